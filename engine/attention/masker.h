@@ -1,0 +1,78 @@
+/* Maskers: each adds keys to the selection of an attention call.
+ *
+ * A masker is a const descriptor in engine/attention/maskers/NAME.c and one line in the table of
+ * maskers.c.  Its params[] schema alone drives the preset check, the short form, both JSON forms,
+ * the edit form, the help text and the docs. */
+#ifndef ATTNSCOPE_ENGINE_ATTENTION_MASKER_H
+#define ATTNSCOPE_ENGINE_ATTENTION_MASKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "kernels/backend.h"
+
+enum { MASKER_MAX_PARAMS = 12 };
+
+enum param_kind {
+    PARAM_BUDGET, /* a count of keys, or a fraction of them: "128", "5%", "0.05" */
+    PARAM_REAL,   /* a number: "0.9" */
+    PARAM_CHOICE  /* one of a few words */
+};
+
+/* One parameter of a masker. */
+struct masker_param {
+    const char *name;           /* "sink_size": as in JSON, short form and the screen */
+    const char *reference_name; /* the same in the reference's configs; NULL if it has none */
+    const char *label;          /* short, for the edit form: "size" */
+    const char *help;           /* one sentence with the unit */
+    enum param_kind kind;
+    double min, max;            /* bounds of a count or real; a fraction's are min_fraction.. */
+    bool min_exclusive;         /* value must be > min rather than >= min */
+    double min_fraction, max_fraction; /* bounds of a fraction, PARAM_BUDGET only */
+    double step;                /* one key press in the edit form (count or real) */
+    const char *const *choices; /* NULL-terminated, PARAM_CHOICE only */
+    struct budget fallback;     /* default; a choice's index, a real's value in .value */
+};
+
+/* A parameter's value: budgets use both fields, reals and choices (an index) only value. */
+struct masker_values {
+    struct budget param[MASKER_MAX_PARAMS];
+};
+
+enum masker_kind {
+    MASKER_FIXED,  /* keys by position */
+    MASKER_TOP,    /* keys by score */
+    MASKER_SAMPLER /* keys by chance; at most one in a stack */
+};
+
+/* What a masker is called with: one attention call whose selection is being built. */
+struct masker_call {
+    const struct backend *backend;
+    struct device *dev;
+    struct selection *selection;
+    const struct attention *att;
+    int slot; /* the masker's index in its stack: keys its state and its random numbers */
+};
+
+struct masker {
+    const char *name;            /* "oracle-topk": short form, JSON, files */
+    const char *reference_type;  /* "OracleTopKConfig"; more spellings in reference_aliases */
+    const char *const *reference_aliases; /* NULL-terminated or NULL */
+    const char *title;           /* "Oracle top-k" */
+    const char *summary;         /* what it keeps, one sentence */
+    const char *source;          /* paper or origin */
+    const char *cost;            /* what it reads, one phrase: "reads all K" */
+    enum masker_kind kind;
+    bool reads_all_keys;         /* scores every key exactly: its speed-up is marked so */
+    int n_params;
+    struct masker_param params[MASKER_MAX_PARAMS]; /* params[0] is the main one */
+    void (*select)(const struct masker_call *call, const struct masker_values *values);
+};
+
+/* NULL-terminated. */
+extern const struct masker *const maskers[];
+
+const struct masker *masker_find(const char *name); /* NULL if unknown */
+int masker_param_index(const struct masker *m, const char *name); /* -1 if unknown */
+
+#endif

@@ -1,0 +1,53 @@
+/* Runs a stack as the attention of a forward pass: the struct attention_method that
+ * model_forward calls for each layer.  Chops a call's rows so that a selection fits its memory.
+ * Engine thread only. */
+#ifndef ATTNSCOPE_ENGINE_ATTENTION_SPARSE_ATTENTION_H
+#define ATTNSCOPE_ENGINE_ATTENTION_SPARSE_ATTENTION_H
+
+#include <stdbool.h>
+
+#include "engine/attention/stack.h"
+#include "engine/model/model.h"
+#include "kernels/backend.h"
+
+struct sparse_attention;
+
+/* For calls of up to max_keys keys of a model of this shape.  NULL: out of memory, err says the
+ * need.  The stack is copied. */
+struct sparse_attention *sparse_attention_open(const struct stack *stack,
+                                               const struct backend *backend, struct device *dev,
+                                               const struct model_config *config, int max_keys,
+                                               struct error *err);
+void sparse_attention_close(struct sparse_attention *s);
+
+/* The method to put into struct forward_call; valid until close. */
+struct attention_method sparse_attention_method(struct sparse_attention *s);
+
+/* While on, every call also measures recall and output error per layer and head, and its time
+ * must not be counted.  The sums are read with sparse_attention_probe_result. */
+void sparse_attention_probe(struct sparse_attention *s, bool on);
+
+struct layer_probe {
+    int layer;
+    double recall_mean;   /* over heads and probed rows */
+    double recall_worst;  /* the worst head's mean */
+    int worst_head;
+    double output_error;  /* sqrt(sum |o_sparse - o_dense|^2 / sum |o_dense|^2) */
+    int n_rows;           /* rows probed; 0: nothing to report */
+};
+/* Fills out [n_layers] with what was gathered since the last reset. */
+void sparse_attention_probe_result(const struct sparse_attention *s, struct layer_probe *out);
+void sparse_attention_probe_reset(struct sparse_attention *s);
+
+/* Microseconds of attention (scoring, selection and attending of all layers) in the calls since
+ * the last reset, measured by the device's clock around each call; 0 while probing. */
+double sparse_attention_us(const struct sparse_attention *s);
+void sparse_attention_us_reset(struct sparse_attention *s);
+
+/* Runs the stack once on one attention call (already complete, any number of rows that
+ * selection_open accepted): `debug attention` and tests.  sel is left for selection_get. */
+void sparse_attention_once(const struct stack *stack, const struct backend *backend,
+                           struct device *dev, struct selection *sel,
+                           const struct attention *att);
+
+#endif

@@ -1,0 +1,313 @@
+/* What a device can do: one table of operations, the same for every backend.
+ *
+ * The forward pass and the maskers are written once against this table.  Operations are enqueued:
+ * they return void, allocate nothing and never wait.  Everything that changes from step to step
+ * (lengths, positions, seeds) is read from a struct step_state in device memory, so that a backend
+ * may capture one step and replay it.  A failure inside an operation is latched; the next sync
+ * reports it and until then every operation is a no-op.  One thread calls a device at a time.
+ *
+ * "Device memory" is what alloc gives; on the cpu backend it is host memory.  Pointers marked
+ * (device) below point there.  Descriptors (struct linear, struct attention, ...) live on the host
+ * and are read before the call returns. */
+#ifndef ATTNSCOPE_KERNELS_BACKEND_H
+#define ATTNSCOPE_KERNELS_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16 };
+
+static inline size_t dtype_bytes(enum dtype dtype)
+{
+    return dtype == DTYPE_F32 ? 4 : 2;
+}
+
+struct device; /* opaque: one open device of one backend */
+
+enum device_isa { DEVICE_ISA_AUTO, DEVICE_ISA_REFERENCE, DEVICE_ISA_AVX2, DEVICE_ISA_AVX512 };
+
+struct device_options {
+    int n_threads; /* cpu: threads of the pool, 0 for one per available processor */
+    /* Products in f32 throughout, as the parity tests want; otherwise prefill may round
+     * activations to bf16 where the processor multiplies bf16. */
+    bool exact;
+    enum device_isa isa; /* cpu: the newest instruction set that may be used */
+};
+
+struct device_info {
+    char name[128]; /* e.g. "AMD EPYC, 2 threads, AVX-512 BF16" */
+    int n_threads;
+    uint64_t total_bytes, free_bytes; /* memory of the device now */
+};
+
+/* --- Weights ----------------------------------------------------------------------------- */
+
+/* y = x W^T + bias.   w [n_out, n_in] row-major (device);  bias [n_out] f32 (device) or NULL. */
+struct linear {
+    const void *w;
+    enum dtype dtype;
+    const float *bias;
+    int n_out, n_in;
+};
+
+enum norm_kind {
+    NORM_RMS,  /* x * rsqrt(mean(x^2) + eps) * weight */
+    NORM_LAYER /* (x - mean) * rsqrt(var + eps) * weight + bias */
+};
+
+struct norm {
+    enum norm_kind kind;
+    const float *weight; /* [dim] f32 (device) */
+    const float *bias;   /* [dim] f32 (device), NORM_LAYER only; else NULL */
+    float eps;
+};
+
+enum activation {
+    ACTIVATION_NONE,
+    ACTIVATION_SWIGLU,   /* w holds gate rows then up rows: y [n_out/2] = silu(gate) * up */
+    ACTIVATION_GELU_TANH,
+    ACTIVATION_GELU_ERF,
+    ACTIVATION_RELU
+};
+
+/* Rotary embedding in the "rotate half" layout over the first n_rot elements of each head.
+ * Source: Su et al. 2021; layout as transformers. */
+struct rope {
+    const float *inv_freq; /* [n_rot / 2] f32 (device); NULL: no rotation (GPT-2) */
+    int n_rot;
+};
+
+/* --- A step and the KV cache -------------------------------------------------------------- */
+
+/* (device) What an operation must know of the moment.  Row i of a call has position
+ * n_context + n_tail + i and sees the keys up to and including itself. */
+struct step_state {
+    int32_t n_context;   /* keys in the context segment before this call's rows */
+    int32_t n_tail;      /* keys in the tail segment before this call's rows */
+    int32_t append_tail; /* this call's rows are appended to: 0 the context, 1 the tail */
+    uint32_t step;       /* counts a lane's calls: a coordinate of randomness */
+    uint64_t seed;
+};
+
+enum kv_segment { KV_CONTEXT, KV_TAIL, KV_SEGMENTS };
+
+/* One layer's keys and values: the shared context, then the lane's own tail.  Key j is row j of
+ * the context if j < n_context (+ rows appended there), else row j - n_context of the tail.
+ *   k, v [n_kv_heads, capacity, head_dim], dtype F32 or BF16 (device) */
+struct kv_layer {
+    void *k[KV_SEGMENTS], *v[KV_SEGMENTS];
+    int capacity[KV_SEGMENTS];
+    enum dtype dtype;
+    int n_kv_heads, head_dim;
+};
+
+/* --- Attention ---------------------------------------------------------------------------- */
+
+/* (device) What attention calls count; added to, never reset, by the operations.  Units: a key
+ * for one query head and row ("head key"), a K/V row read for one KV head and query row. */
+struct attention_counts {
+    uint64_t selected;     /* head keys attended to */
+    uint64_t visible;      /* head keys that dense attention would attend to */
+    uint64_t rows_read;    /* K/V row pairs read by attention (union over a group's heads) */
+    uint64_t rows_visible; /* K/V row pairs that dense attention would read */
+    uint64_t score_rows;   /* K rows (or half pairs) read for scoring only, in K/V row halves */
+    uint64_t rescued;      /* (head, row)s with nothing selected that attended to their own key */
+    uint64_t full;         /* calls that a masker declared full: dense */
+    uint64_t calls;
+};
+
+/* One attention call: the rows of one layer.  out = softmax(scale * q k^T) v over visible keys.
+ * Query head h reads KV head h / (n_heads / n_kv_heads).  Row i sees key j if
+ * first_key <= j <= position(i), and position(i) - j < window when window > 0.
+ *
+ * A large call may be run in pieces: a piece holds rows [row_offset, row_offset + n_rows) of a
+ * call of n_rows_total rows, all of which are appended already.  So
+ *   position(i) = n_context + n_tail + row_offset + i,
+ *   Q = n_rows_total, or n_rows when that is 0,
+ *   K = n_context + n_tail + Q: the length against which budgets are resolved. */
+struct attention {
+    float *out;       /* [n_rows, n_heads, head_dim] (device) */
+    const float *q;   /* [n_rows, n_heads, head_dim], rows q_stride floats apart (device) */
+    int q_stride;
+    int n_rows, n_heads;
+    int n_rows_total, row_offset; /* 0, 0: the call is whole */
+    struct kv_layer kv; /* this call's rows are already appended */
+    const struct step_state *step;    /* (device), as before this call's rows */
+    struct attention_counts *counts;  /* (device), or NULL */
+    const float *sink_logits;         /* [n_heads] (device): an extra logit without value; or NULL */
+    float scale;
+    int window;    /* sliding window in keys, itself included; 0: none */
+    int first_key; /* keys before it are padding and not visible */
+    int layer;     /* a coordinate of randomness */
+    int max_keys;  /* host's upper bound of K, for grids and workspaces */
+};
+
+/* A number of keys: a count, or a fraction of K.  e = trunc(fraction * K) in double, or count. */
+struct budget {
+    bool is_fraction;
+    double value;
+};
+
+enum share {
+    SHARE_HEAD, /* each query head chooses its own keys */
+    SHARE_GROUP /* one choice per KV group, by the sum of its heads' scores */
+};
+
+/* (device object) What the maskers chose for the rows of one attention call: a few ranges per
+ * row, and per row and query head an ascending list of keys outside the ranges, each with its
+ * inclusion probability p; then, per row and KV head, the union of the group's lists, so that a
+ * K/V row is read once.  Or `full`: every visible key. */
+struct selection;
+
+/* (device) What a probe measures for one attention call; see the operation. */
+struct attention_probe {
+    float *recall; /* [n_rows, n_heads] dense softmax mass on selected keys (device) */
+    float *error;  /* [n_rows, n_heads, 2]: |o_sparse - o_dense|^2 and |o_dense|^2 (device) */
+};
+
+/* --- Choosing a token --------------------------------------------------------------------- */
+
+struct sampling {
+    float temperature; /* <= 0: greedy */
+    float top_p;       /* 1: off */
+    float min_p;       /* 0: off */
+    int top_k;         /* 0: off */
+};
+
+enum { PICK_TOP = 8 };
+
+/* (device) The chosen token and the best candidates, by falling logit, then rising id. */
+struct pick {
+    int32_t token;
+    float logit;       /* of token, raw */
+    float log_sum_exp; /* over the raw logits: logprob of i = logit[i] - log_sum_exp */
+    int32_t n_top;
+    int32_t top_ids[PICK_TOP];
+    float top_logits[PICK_TOP];
+};
+
+/* Largest sizes that will be asked of the operations, to size workspaces. */
+struct workspace_need {
+    int max_rows;  /* rows of one call */
+    int max_width; /* largest n_in or n_out of a linear other than the vocabulary's */
+    int n_heads, n_kv_heads, head_dim;
+    int max_keys;
+};
+
+/* --- The table ---------------------------------------------------------------------------- */
+
+struct backend {
+    const char *name; /* "cpu", "cuda" */
+
+    /* NULL on failure with the reason, one sentence, in why [n_why]. */
+    struct device *(*open)(const struct device_options *options, char *why, size_t n_why);
+    void (*close)(struct device *dev);
+    void (*describe)(struct device *dev, struct device_info *out);
+
+    /* Memory.  alloc gives zeroed memory aligned to 64 bytes, or NULL.  upload may be enqueued but
+     * has read `from` when it returns; download waits until its bytes are there. */
+    void *(*alloc)(struct device *dev, size_t n_bytes);
+    void (*release)(struct device *dev, void *p);
+    void (*upload)(struct device *dev, void *to, const void *from, size_t n_bytes);
+    void (*download)(struct device *dev, void *to, const void *from, size_t n_bytes);
+    /* Waits for all that was enqueued.  False if an operation failed, with the reason. */
+    bool (*sync)(struct device *dev, char *why, size_t n_why);
+    /* Sizes the workspaces; call again when the need grows.  False: out of memory. */
+    bool (*reserve)(struct device *dev, const struct workspace_need *need);
+
+    /* Clock: time_mark enqueues a mark; time_between waits for both and gives microseconds. */
+    void (*time_mark)(struct device *dev, int slot); /* 0 <= slot < 64 */
+    double (*time_between_us)(struct device *dev, int from_slot, int to_slot);
+
+    /* x [n_rows, dim] = table[tokens[i]] (+ positions[position(i)] if positions is not NULL).
+     * tokens [n_rows] (device). */
+    void (*embed)(struct device *dev, float *x, const struct linear *table,
+                  const struct linear *positions, const int32_t *tokens,
+                  const struct step_state *step, int n_rows);
+    /* y [n_rows, n_out or n_out/2] = activation(norm(x) W^T + bias).  norm may be NULL.
+     * y and x do not overlap. */
+    void (*norm_linear)(struct device *dev, float *y, const float *x, const struct norm *norm,
+                        const struct linear *w, enum activation activation, int n_rows);
+    /* x [n_rows, n_out] += y [n_rows, n_in] W^T + bias. */
+    void (*linear_add)(struct device *dev, float *x, const float *y, const struct linear *w,
+                       int n_rows);
+    /* qkv [n_rows, (n_heads + 2 n_kv_heads) * head_dim]: normalises each q and k head (q_norm,
+     * k_norm [head_dim], NULL: none), rotates q and k in place, and appends k and v to the segment
+     * that step->append_tail names. */
+    void (*rotate_append)(struct device *dev, float *qkv, int n_heads, const struct kv_layer *kv,
+                          const struct rope *rope, const struct norm *q_norm,
+                          const struct norm *k_norm, const struct step_state *step, int n_rows);
+    /* Chooses a token from logits [vocab_size] (device).  Random numbers depend on (seed, step)
+     * alone, so that lanes that share them draw alike. */
+    void (*pick)(struct device *dev, struct pick *out, const float *logits, int vocab_size,
+                 const struct sampling *sampling, const struct step_state *step);
+    /* *out = KL(softmax(p) || softmax(q)) in nats; p, q [vocab_size] logits (device), out (device).
+     */
+    void (*kl_divergence)(struct device *dev, float *out, const float *p, const float *q,
+                          int vocab_size);
+
+    void (*attend_dense)(struct device *dev, const struct attention *att);
+
+    /* Selections.  Order: selection_begin, select_*..., selection_end, then attend_selected and
+     * probe.  max_rows is the largest att->n_rows.  NULL: out of memory. */
+    struct selection *(*selection_open)(struct device *dev, int max_rows, int n_heads,
+                                        int n_kv_heads, int max_keys);
+    void (*selection_close)(struct device *dev, struct selection *sel);
+    void (*selection_begin)(struct device *dev, struct selection *sel, const struct attention *att);
+    void (*selection_end)(struct device *dev, struct selection *sel, const struct attention *att);
+    /* Keys [0, e), where visible; full if K <= e.  Source: Xiao et al. 2023 (StreamingLLM). */
+    void (*select_sink)(struct device *dev, struct selection *sel, const struct attention *att,
+                        struct budget size);
+    /* The e keys up to and including the row's own; full if K <= e + Q. */
+    void (*select_local)(struct device *dev, struct selection *sel, const struct attention *att,
+                         struct budget size);
+    /* True scores scale * q k, f32, of all visible keys into the selection's score buffer. */
+    void (*score_exact)(struct device *dev, struct selection *sel, const struct attention *att);
+    /* From the score buffer: the e best keys not yet selected (fewer if fewer remain), ties to the
+     * lower index; full if K <= e. */
+    void (*select_top_k)(struct device *dev, struct selection *sel, const struct attention *att,
+                         struct budget size, enum share share);
+    /* The fewest best keys not yet selected whose softmax mass exceeds top_p of the mass of the
+     * keys not yet selected (of_total: of all visible keys, counting what is already selected);
+     * keys that tie with the last are all taken; full if top_p >= 1.  Scans in f64. */
+    void (*select_top_p)(struct device *dev, struct selection *sel, const struct attention *att,
+                         double top_p, bool of_total, enum share share);
+    /* n = min(|R|, trunc(rate K)) keys of R, the visible keys not yet selected, uniformly without
+     * replacement, each with p = n / |R|.  Draws depend on (seed, slot, layer, head, position). */
+    void (*select_random)(struct device *dev, struct selection *sel, const struct attention *att,
+                          double rate, int slot, enum share share);
+    /* Explicit lists, for tests and forced selections, in place of a select_*: for row and head,
+     * keys [n] ascending and prob [n] (NULL: all 1), host arrays. */
+    void (*selection_put)(struct device *dev, struct selection *sel, int row, int head,
+                          const int32_t *keys, const float *prob, int n);
+    /* After selection_end: what is selected for row and head, ascending, into host arrays keys and
+     * prob [max_keys]; returns the count, or -1 if the call is full. */
+    int (*selection_get)(struct device *dev, const struct selection *sel, int row, int head,
+                         int32_t *keys, float *prob);
+
+    /* out = sum w exp(z) v / sum w exp(z) over selected keys, w = 1/p.  A (row, head) with nothing
+     * selected attends to its own key.  Reads each selected K/V row once per KV head. */
+    void (*attend_selected)(struct device *dev, const struct attention *att,
+                            const struct selection *sel);
+    /* Compares att->out (already computed from sel) with dense attention of the same q, k, v. */
+    void (*probe)(struct device *dev, const struct attention *att, const struct selection *sel,
+                  const struct attention_probe *out);
+
+    /* For benchmarks: bytes/s of a sequential read of a buffer larger than the caches, and
+     * flop/s of f32 multiply-adds and of the fastest product prefill may use. */
+    double (*measure_read_bandwidth)(struct device *dev);
+    double (*measure_peak_flops)(struct device *dev);
+};
+
+/* NULL-terminated, in order of preference. */
+extern const struct backend *const backends[];
+
+extern const struct backend backend_cpu;
+
+/* Opens the named backend, or the first that works for "auto".  On failure returns NULL with the
+ * reason of each backend tried. */
+struct device *backend_open(const char *name, const struct device_options *options,
+                            const struct backend **backend, char *why, size_t n_why);
+
+#endif

@@ -1,0 +1,1 @@
+attnscope_test(test_json attnscope_base)
