@@ -29,10 +29,11 @@ struct session_log *session_log_continue(const char *path, struct error *err);
 void session_log_close(struct session_log *log);
 const char *session_log_path(const struct session_log *log);
 
-/* Each writes one line. */
+/* Each writes one line.  log NULL: nothing is written. */
 void session_log_model(struct session_log *log, const struct model_info *model);
 void session_log_context(struct session_log *log, const char *text, size_t n, const char *origin);
 void session_log_questions(struct session_log *log, char *const *questions, int n, int current);
+/* stack NULL: the lane was removed. */
 void session_log_stack(struct session_log *log, int lane, const char *name,
                        const struct stack *stack);
 void session_log_run(struct session_log *log, const struct request *request);
@@ -54,8 +55,8 @@ enum { SESSION_MAX_LANES = REQUEST_MAX_LANES };
 /* What a log adds up to: enough to go on where it stopped. */
 struct session {
     char *path;
-    char *model;              /* folder or name given to load; NULL: none */
-    char *context;            /* [n_context] raw bytes, NULL: none */
+    char *model;   /* folder or name given to load; NULL: none */
+    char *context; /* [n_context] raw bytes, NULL: none */
     size_t n_context;
     char *context_origin;
     char **questions;
@@ -64,9 +65,9 @@ struct session {
     int n_lanes;
     struct report *last_report; /* of the last run, finished or not; NULL: none */
     int n_runs;
-    bool interrupted;         /* the last run never finished: a crash or a lost connection */
-    double last_at_s;         /* the last line's time */
-    char *notice;             /* "a torn last line was left out", ...; NULL if none */
+    bool interrupted; /* the last run never finished: a crash or a lost connection */
+    double last_at_s; /* the last line's time */
+    char *notice;     /* "a torn last line was left out", ...; NULL if none */
 };
 
 struct session *session_read(const char *path, struct error *err);

@@ -1,1 +1,6 @@
 attnscope_test(test_json attnscope_base)
+attnscope_test(test_stack attnscope_attention)
+attnscope_test(test_metrics attnscope_attention)
+attnscope_test(test_safetensors attnscope_model)
+add_executable(tokenize_lines tokenize_lines.c)
+target_link_libraries(tokenize_lines PRIVATE attnscope_text)

@@ -26,9 +26,11 @@ struct masker_param {
     const char *label;          /* short, for the edit form: "size" */
     const char *help;           /* one sentence with the unit */
     enum param_kind kind;
-    double min, max;            /* bounds of a count or real; a fraction's are min_fraction.. */
-    bool min_exclusive;         /* value must be > min rather than >= min */
-    double min_fraction, max_fraction; /* bounds of a fraction, PARAM_BUDGET only */
+    double min, max;    /* bounds of a count or real */
+    bool min_exclusive; /* a real must be > min rather than >= min */
+    /* Bounds of a fraction, PARAM_BUDGET only; 0 itself is refused where a count of 0 is.  Upstream
+     * takes fractions above 1 (all keys), and so do we: stack_warn says what they mean. */
+    double min_fraction, max_fraction;
     double step;                /* one key press in the edit form (count or real) */
     const char *const *choices; /* NULL-terminated, PARAM_CHOICE only */
     struct budget fallback;     /* default; a choice's index, a real's value in .value */
@@ -55,24 +57,32 @@ struct masker_call {
 };
 
 struct masker {
-    const char *name;            /* "oracle-topk": short form, JSON, files */
-    const char *reference_type;  /* "OracleTopKConfig"; more spellings in reference_aliases */
+    const char *name;           /* "oracle-topk": short form, JSON, files */
+    const char *reference_type; /* "OracleTopKConfig"; more spellings in reference_aliases */
     const char *const *reference_aliases; /* NULL-terminated or NULL */
-    const char *title;           /* "Oracle top-k" */
-    const char *summary;         /* what it keeps, one sentence */
-    const char *source;          /* paper or origin */
-    const char *cost;            /* what it reads, one phrase: "reads all K" */
+    const char *title;                    /* "Oracle top-k" */
+    const char *summary;                  /* what it keeps, one sentence */
+    const char *source;                   /* paper or origin */
+    const char *cost;                     /* what it reads, one phrase: "reads all K" */
     enum masker_kind kind;
-    bool reads_all_keys;         /* scores every key exactly: its speed-up is marked so */
+    bool reads_all_keys; /* scores every key exactly: its speed-up is marked so */
     int n_params;
     struct masker_param params[MASKER_MAX_PARAMS]; /* params[0] is the main one */
+    /* NULL: adds nothing, so that a stack of such maskers alone is dense. */
     void (*select)(const struct masker_call *call, const struct masker_values *values);
 };
 
 /* NULL-terminated. */
 extern const struct masker *const maskers[];
 
-const struct masker *masker_find(const char *name); /* NULL if unknown */
+const struct masker *masker_find(const char *name); /* NULL if unknown; '_' reads as '-' */
+/* By the reference project's type name or one of its aliases; NULL if unknown. */
+const struct masker *masker_find_reference(const char *type);
 int masker_param_index(const struct masker *m, const char *name); /* -1 if unknown */
+struct masker_values masker_defaults(const struct masker *m);
+
+/* The number of keys that a budget means for a call of n_keys: trunc(fraction * n_keys) in double,
+ * or the count. */
+int budget_keys(struct budget size, int n_keys);
 
 #endif

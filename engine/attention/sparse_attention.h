@@ -29,25 +29,33 @@ void sparse_attention_probe(struct sparse_attention *s, bool on);
 
 struct layer_probe {
     int layer;
-    double recall_mean;   /* over heads and probed rows */
-    double recall_worst;  /* the worst head's mean */
+    double recall_mean;  /* over heads and probed rows */
+    double recall_worst; /* the worst head's mean */
     int worst_head;
-    double output_error;  /* sqrt(sum |o_sparse - o_dense|^2 / sum |o_dense|^2) */
-    int n_rows;           /* rows probed; 0: nothing to report */
+    double output_error; /* sqrt(sum |o_sparse - o_dense|^2 / sum |o_dense|^2) */
+    int n_rows;          /* rows probed; 0: nothing to report */
 };
 /* Fills out [n_layers] with what was gathered since the last reset. */
 void sparse_attention_probe_result(const struct sparse_attention *s, struct layer_probe *out);
 void sparse_attention_probe_reset(struct sparse_attention *s);
 
 /* Microseconds of attention (scoring, selection and attending of all layers) in the calls since
- * the last reset, measured by the device's clock around each call; 0 while probing. */
+ * the last reset, measured by the device's clock around each layer's call; calls made while
+ * probing are not counted.  Waits for the device. */
 double sparse_attention_us(const struct sparse_attention *s);
 void sparse_attention_us_reset(struct sparse_attention *s);
 
+/* Rows of one call that a selection of about 32 MiB holds; at least 1. */
+int sparse_attention_max_rows(int n_heads, int n_kv_heads, int max_keys);
+
+/* Rows [first, first + n_rows) of a call as a call of their own, with the same positions and the
+ * same K: chopping changes no selection and no output. */
+struct attention sparse_attention_rows(const struct attention *att, int first, int n_rows);
+
 /* Runs the stack once on one attention call (already complete, any number of rows that
- * selection_open accepted): `debug attention` and tests.  sel is left for selection_get. */
+ * selection_open accepted): `debug attention` and tests.  sel is left for selection_get; a dense
+ * stack makes it full. */
 void sparse_attention_once(const struct stack *stack, const struct backend *backend,
-                           struct device *dev, struct selection *sel,
-                           const struct attention *att);
+                           struct device *dev, struct selection *sel, const struct attention *att);
 
 #endif

@@ -47,8 +47,7 @@ void stack_warn(const struct stack *s, int n_keys, struct buf *out);
  * of either form.  A bare integer counts keys; a % or a decimal is a fraction. */
 bool stack_parse(struct stack *out, const char *text, struct error *err);
 /* name in messages. */
-bool stack_from_json(struct stack *out, const struct json *v, const char *name,
-                     struct error *err);
+bool stack_from_json(struct stack *out, const struct json *v, const char *name, struct error *err);
 /* Our form {"name":...,"stack":[{"masker":"sink","sink_size":4},...]}, or with only the array. */
 struct json *stack_to_json(const struct stack *s);
 struct json *stack_items_to_json(const struct stack *s);

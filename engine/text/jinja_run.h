@@ -31,11 +31,7 @@ struct jinja_builder {
     size_t len, capacity, limit_bytes;
 };
 
-/* Names of one block.  A lookup goes outwards; assignments stay. */
-struct jinja_scope {
-    const struct jinja_scope *outer;
-    struct jinja_binding *bindings;
-};
+struct jinja_scope;
 
 struct jinja_run {
     struct jinja_trap trap;
@@ -49,6 +45,10 @@ struct jinja_run {
 
 /* Counts work; raises when the steps or the time run out. */
 void jinja_charge(struct jinja_run *run, size_t n);
+
+/* Bracket every function that can call itself on data. */
+void jinja_descend(struct jinja_run *run);
+void jinja_ascend(struct jinja_run *run);
 
 /* jinja_builder.c */
 struct jinja_builder jinja_builder_new(struct jinja_run *run);
@@ -107,17 +107,21 @@ void jinja_bind(struct jinja_run *run, const char *what, const struct jinja_sign
                 const struct jinja_args *args, struct jinja_value *values);
 
 /* jinja_eval.c */
-void jinja_run_body(struct jinja_run *run, struct jinja_scope *scope,
-                    const struct jinja_node *body);
-void jinja_scope_set(struct jinja_run *run, struct jinja_scope *scope,
-                     const struct jinja_string *name, struct jinja_value value);
+/* Runs a whole template; variables are its outermost names. */
+void jinja_run_template(struct jinja_run *run, const struct jinja_node *body,
+                        const struct json *variables);
 /* The loop's attribute; false if it has none of that name. */
 bool jinja_loop_attribute(struct jinja_run *run, struct jinja_loop *loop, const char *name,
                           struct jinja_value *out);
 struct jinja_value jinja_call_macro(struct jinja_run *run, const struct jinja_macro *macro,
                                     const struct jinja_args *args);
 
-/* jinja_filters.c, jinja_filters_sequence.c, jinja_tests.c, jinja_methods.c */
+struct jinja_method {
+    const struct jinja_method_entry *entry;
+    struct jinja_value object;
+};
+
+/* jinja_filters*.c, jinja_tests.c, jinja_methods.c */
 struct jinja_value jinja_apply_filter(struct jinja_run *run, const struct jinja_string *name,
                                       struct jinja_value input, const struct jinja_args *args);
 bool jinja_apply_test(struct jinja_run *run, const struct jinja_string *name,

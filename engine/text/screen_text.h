@@ -14,9 +14,9 @@
 #include "engine/base/buf.h"
 
 enum screen_text_flags {
-    SCREEN_TEXT_LINE = 0,           /* one line: newlines become U+240A (or a space in ASCII) */
-    SCREEN_TEXT_NEWLINES = 1 << 0,  /* keep \n; a tab becomes spaces to the next column of 8 */
-    SCREEN_TEXT_ASCII = 1 << 1      /* only 0x20..0x7E (and \n): others become "?" */
+    SCREEN_TEXT_LINE = 0,          /* one line: newlines become U+240A (or a space in ASCII) */
+    SCREEN_TEXT_NEWLINES = 1 << 0, /* keep \n; a tab becomes spaces to the next column of 8 */
+    SCREEN_TEXT_ASCII = 1 << 1     /* only 0x20..0x7E (and \n): others become "?" */
 };
 
 /* Appends the filtered text of s [n bytes] to out. */

@@ -27,8 +27,8 @@ void token_list_append(struct token_list *list, const int32_t *ids, size_t n);
 void token_list_free(struct token_list *list);
 
 enum tokenize_flags {
-    TOKENIZE_PLAIN = 0,         /* special-token text inside the input is plain text */
-    TOKENIZE_SPECIAL = 1 << 0,  /* recognise added special tokens in the text */
+    TOKENIZE_PLAIN = 0,           /* special-token text inside the input is plain text */
+    TOKENIZE_SPECIAL = 1 << 0,    /* recognise added special tokens in the text */
     TOKENIZE_ADD_BOS_EOS = 1 << 1 /* run the post-processor (adds BOS and the like) */
 };
 
@@ -37,8 +37,10 @@ enum tokenize_flags {
 struct tokenizer *tokenizer_open(const char *folder, struct error *err);
 void tokenizer_close(struct tokenizer *t);
 
-/* Appends the ids of text [n bytes] to out.  Broken UTF-8 becomes U+FFFD first.  False only if a
- * regular expression exceeds its retry limit. */
+#define MAX_TOKENIZER_TEXT_BYTES ((size_t)64 << 20)
+
+/* Appends the ids of text [n bytes] to out.  Broken UTF-8 becomes U+FFFD first.  False, with out as
+ * it was, only if n is over the limit or a regular expression exceeds its own. */
 bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, int flags,
                       struct token_list *out, struct error *err);
 
@@ -57,12 +59,12 @@ int32_t tokenizer_vocab_size(const struct tokenizer *t);
  * name; NULL if there is none. */
 const char *tokenizer_special(const struct tokenizer *t, const char *name);
 
-/* Streaming: ids one at a time, whole characters out.  The concatenation of what is appended
- * (with the flush) equals tokenizer_decode of all ids with skip_special. */
+/* Streaming: ids one at a time, whole characters out, special tokens left out.  The concatenation
+ * of what is appended (with the flush) equals tokenizer_decode of all ids with skip_special; after
+ * the flush a new text may begin.  The tokenizer outlives the detokenizer. */
 struct detokenizer {
     const struct tokenizer *tokenizer; /* borrowed */
-    struct buf held;                   /* bytes of an unfinished character or byte run */
-    bool started;                      /* something was put out: no leading strip any more */
+    struct decoder_run *run;           /* owned: what may still change is held back in it */
 };
 
 void detokenizer_init(struct detokenizer *d, const struct tokenizer *t);

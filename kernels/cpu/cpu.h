@@ -16,6 +16,7 @@
 
 struct cpu_pool;
 struct linear_kernels;
+struct linear_products;
 
 /* Each level includes the ones before it. */
 enum cpu_isa {
@@ -48,6 +49,8 @@ struct device {
     enum cpu_isa isa;
     bool exact;                          /* products in f32 throughout */
     const struct linear_kernels *linear; /* inner loops for isa */
+    /* For several rows and bf16 weights, unless exact; or NULL. */
+    const struct linear_products *bf16;
     struct cpu_block workspace[CPU_WORKSPACES];
     struct cpu_block scratch[CPU_MAX_THREADS];
     struct workspace_need need; /* the largest seen by reserve */
@@ -101,12 +104,12 @@ void *cpu_alloc(struct device *dev, size_t n_bytes);
 void cpu_release(struct device *dev, void *p);
 void cpu_upload(struct device *dev, void *to, const void *from, size_t n_bytes);
 void cpu_download(struct device *dev, void *to, const void *from, size_t n_bytes);
-/* Sizes the workspaces of linear and pick for dev->need; cpu_reserve (cpu.c) adds attention's. */
+/* Sizes the workspace of linear; the table's reserve (cpu.c) adds attention's. */
 bool cpu_reserve_linear(struct device *dev, const struct workspace_need *need);
 
 /* --- isa.c --------------------------------------------------------------------------------- */
 
-/* The newest level that this processor and this build have, capped. */
+/* The newest level that this processor has, capped; VDPBF16PS only without a cap. */
 enum cpu_isa cpu_isa_detect(enum device_isa cap);
 const char *cpu_isa_name(enum cpu_isa isa);
 /* The processor's name, e.g. "AMD EPYC". */

@@ -8,7 +8,6 @@ utf8proc say otherwise.
 
     python3.11 tests/reference/make_tokenizer_unicode.py > engine/text/unicode_tables.c
 """
-import sys
 import unicodedata
 from collections import defaultdict
 
@@ -53,10 +52,9 @@ def ranges(values):
     return out
 
 
-def table(name, comment, values):
-    print(f"\n/* {comment} */\nconst struct code_range {name}[] = {{")
+def table(name, values):
+    print(f"\nconst struct code_range {name}[] = {{")
     for first, last, value in ranges(values):
-        value = hex(value) if value >= 0x100 else value
         print(f"    {{0x{first:X}, 0x{last:X}, {value}}},")
     print(f"}};\nconst int {name}_n = sizeof {name} / sizeof {name}[0];")
 
@@ -101,25 +99,20 @@ def main():
     newer = stand_ins()
     numbers = splitting(Digits(individual_digits=True))
     punctuation = splitting(Punctuation())
-    lower = normalizers.Lowercase()
+    ours = {c for c in SCALARS if unicodedata.category(chr(c)).startswith("P")}
+    lower = {c: normalizers.Lowercase().normalize_str(chr(c)) for c in SCALARS if c != 0x130}
     print("/* Where the Unicode data of the `tokenizers` library is not that of Oniguruma 6.9.8 and\n"
           " * utf8proc 2.8.  Made by tests/reference/make_tokenizer_unicode.py; see the header. */\n"
           '#include "engine/text/unicode_tables.h"')
-    table("unicode_stand_ins", "Newer than Unicode 14: {first, last, stand-in}.", newer)
-    table("unicode_no_normal_form", "Without normal forms in the reference, up to Unicode 14.",
-          unknown_to_normal_forms(newer))
-    table("unicode_newer_numbers", "Numbers newer than Unicode 14.",
+    table("unicode_stand_ins", newer)
+    table("unicode_no_normal_form", unknown_to_normal_forms(newer))
+    table("unicode_newer_numbers",
           {c: 0 for c in numbers if not unicodedata.category(chr(c)).startswith("N")})
-    ours = {c for c in SCALARS if unicodedata.category(chr(c)).startswith("P")}
-    table("unicode_not_punctuation", "General category P, but newer than the reference knows.",
-          {c: 0 for c in (ours | set(c for c in newer)) - punctuation
-           if c in ours or c in NEWER_PUNCTUATION(newer)})
-    table("unicode_old_punctuation", "Punctuation to the reference, of another category today.",
-          {c: 0 for c in punctuation - ours if c >= 0x80})
-    table("unicode_newer_lowercase", "Lowercase mappings newer than Unicode 14: {first, last, lower of first}.",
-          {})
-    return lower
+    table("unicode_not_punctuation", {c: 0 for c in ours - punctuation})
+    table("unicode_old_punctuation", {c: 0 for c in punctuation - ours if c >= 0x80})
+    table("unicode_newer_lowercase",
+          {c: ord(text) - c for c, text in lower.items() if text != chr(c).lower()})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

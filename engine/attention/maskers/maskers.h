@@ -1,0 +1,33 @@
+/* The maskers by name, for the table, and what several of them share. */
+#ifndef ATTNSCOPE_ENGINE_ATTENTION_MASKERS_MASKERS_H
+#define ATTNSCOPE_ENGINE_ATTENTION_MASKERS_MASKERS_H
+
+#include "engine/attention/masker.h"
+
+extern const struct masker masker_sink;
+extern const struct masker masker_local;
+extern const struct masker masker_causal;
+extern const struct masker masker_oracle_topk;
+extern const struct masker masker_oracle_topp;
+extern const struct masker masker_random;
+
+/* Words of `share`, in the order of enum share. */
+extern const char *const masker_share_words[];
+
+/* Bounds of a number of keys: any count of at least one, any fraction above 0. */
+#define MASKER_BUDGET_BOUNDS .min = 1, .max = 1 << 30, .min_fraction = 0, .max_fraction = 1e6
+
+#define MASKER_PARAM_SHARE                                                                         \
+    {                                                                                              \
+        .name = "share", .label = "share", .kind = PARAM_CHOICE, .choices = masker_share_words,    \
+        .help = "head: each query head chooses its own keys; group: the heads of a KV group "      \
+                "choose together, which reads fewer rows.",                                        \
+        .fallback = {.value = SHARE_HEAD},                                                         \
+    }
+
+static inline enum share masker_share(const struct masker_values *values, int param)
+{
+    return values->param[param].value == SHARE_GROUP ? SHARE_GROUP : SHARE_HEAD;
+}
+
+#endif

@@ -1,0 +1,302 @@
+/* Runs a stack as the attention of a forward pass.
+ *
+ * The idea to hold: a call's rows are handled in pieces, so that what a selection needs (scores and
+ * lists of every head, row and key) stays small; a piece carries its offset and the whole call's
+ * length, by which budgets and early exits are resolved, so that pieces choose what the whole call
+ * would have. */
+#include "engine/attention/sparse_attention.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/memory.h"
+
+enum {
+    SELECTION_BYTES = 32 << 20,
+    MAX_PIECE_ROWS = 256,
+    FIRST_TIME_SLOT = 32, /* marks 32..63 of the device's clock are this module's */
+    N_SPANS = 16          /* pairs of marks in flight */
+};
+
+/* Time of attention.  Reading a span waits for it, so that spans are read only when their marks
+ * are wanted again, N_SPANS layers later, and at the end. */
+struct attention_clock {
+    int first, n; /* spans not yet read: a ring */
+    double us;
+};
+
+/* What probing gathers on the host. */
+struct probe_sums {
+    double *recall;       /* [n_layers, n_heads] */
+    double *error, *norm; /* [n_layers] squared */
+    int *n_rows;          /* [n_layers] */
+    float *rows_recall;   /* [max_rows, n_heads] a piece's, downloaded */
+    float *rows_error;    /* [max_rows, n_heads, 2] */
+    struct attention_probe device;
+};
+
+struct sparse_attention {
+    struct stack stack;
+    const struct backend *backend; /* borrowed, with dev */
+    struct device *dev;
+    int n_layers, n_heads;
+    int max_rows;                /* of a piece */
+    struct selection *selection; /* NULL for a dense stack */
+    bool probing;
+    struct probe_sums probe;
+    struct attention_clock *clock; /* owned; apart, since reading the time collects it */
+};
+
+/* --- Pieces of a call --------------------------------------------------------------------- */
+
+int sparse_attention_max_rows(int n_heads, int n_kv_heads, int max_keys)
+{
+    /* A score, a key and a probability per head and key, and the group's union of index and heads.
+     */
+    size_t row_bytes = (size_t)max_keys * ((size_t)n_heads * 12 + (size_t)n_kv_heads * 8);
+    size_t rows = SELECTION_BYTES / (row_bytes ? row_bytes : 1);
+    return rows < 1 ? 1 : rows > MAX_PIECE_ROWS ? MAX_PIECE_ROWS : (int)rows;
+}
+
+struct attention sparse_attention_rows(const struct attention *att, int first, int n_rows)
+{
+    assert(first >= 0 && n_rows > 0 && first + n_rows <= att->n_rows);
+    struct attention piece = *att;
+    size_t head_dim = (size_t)att->kv.head_dim;
+    piece.out += (size_t)first * (size_t)att->n_heads * head_dim;
+    piece.q += (size_t)first * (size_t)att->q_stride;
+    piece.n_rows = n_rows;
+    piece.n_rows_total = att->n_rows_total ? att->n_rows_total : att->n_rows;
+    piece.row_offset = att->row_offset + first;
+    return piece;
+}
+
+static void select_keys(const struct stack *stack, const struct backend *backend,
+                        struct device *dev, struct selection *sel, const struct attention *att)
+{
+    backend->selection_begin(dev, sel, att);
+    for (int i = 0; i < stack->n; i++) {
+        const struct stack_item *item = &stack->items[i];
+        if (item->off || !item->masker->select)
+            continue;
+        struct masker_call call = {backend, dev, sel, att, i};
+        item->masker->select(&call, &item->values);
+    }
+    backend->selection_end(dev, sel, att);
+}
+
+void sparse_attention_once(const struct stack *stack, const struct backend *backend,
+                           struct device *dev, struct selection *sel, const struct attention *att)
+{
+    if (stack_is_dense(stack)) {
+        /* A sink as long as the call declares it full. */
+        backend->selection_begin(dev, sel, att);
+        backend->select_sink(dev, sel, att, (struct budget){true, 1});
+        backend->selection_end(dev, sel, att);
+    } else {
+        select_keys(stack, backend, dev, sel, att);
+    }
+    backend->attend_selected(dev, att, sel);
+}
+
+/* --- Time --------------------------------------------------------------------------------- */
+
+static void clock_read_oldest(struct sparse_attention *s)
+{
+    struct attention_clock *c = s->clock;
+    int slot = FIRST_TIME_SLOT + 2 * c->first;
+    c->us += s->backend->time_between_us(s->dev, slot, slot + 1);
+    c->first = (c->first + 1) % N_SPANS;
+    c->n--;
+}
+
+static int clock_start(struct sparse_attention *s)
+{
+    struct attention_clock *c = s->clock;
+    if (c->n == N_SPANS)
+        clock_read_oldest(s);
+    int slot = FIRST_TIME_SLOT + 2 * ((c->first + c->n) % N_SPANS);
+    s->backend->time_mark(s->dev, slot);
+    return slot;
+}
+
+static void clock_stop(struct sparse_attention *s, int slot)
+{
+    s->backend->time_mark(s->dev, slot + 1);
+    s->clock->n++;
+}
+
+double sparse_attention_us(const struct sparse_attention *s)
+{
+    while (s->clock->n)
+        clock_read_oldest((struct sparse_attention *)s); /* changes only what clock points to */
+    return s->clock->us;
+}
+
+void sparse_attention_us_reset(struct sparse_attention *s)
+{
+    *s->clock = (struct attention_clock){0};
+}
+
+/* --- Probing ------------------------------------------------------------------------------ */
+
+static void probe_piece(struct sparse_attention *s, const struct attention *piece)
+{
+    struct probe_sums *p = &s->probe;
+    assert(piece->layer >= 0 && piece->layer < s->n_layers);
+    size_t n = (size_t)piece->n_rows * (size_t)s->n_heads;
+    s->backend->probe(s->dev, piece, s->selection, &p->device);
+    s->backend->download(s->dev, p->rows_recall, p->device.recall, n * sizeof(float));
+    s->backend->download(s->dev, p->rows_error, p->device.error, 2 * n * sizeof(float));
+    double *recall = p->recall + (size_t)piece->layer * (size_t)s->n_heads;
+    for (size_t i = 0; i < n; i++) {
+        recall[i % (size_t)s->n_heads] += p->rows_recall[i];
+        p->error[piece->layer] += p->rows_error[2 * i];
+        p->norm[piece->layer] += p->rows_error[2 * i + 1];
+    }
+    p->n_rows[piece->layer] += piece->n_rows;
+}
+
+void sparse_attention_probe(struct sparse_attention *s, bool on)
+{
+    s->probing = on;
+}
+
+void sparse_attention_probe_result(const struct sparse_attention *s, struct layer_probe *out)
+{
+    const struct probe_sums *p = &s->probe;
+    for (int layer = 0; layer < s->n_layers; layer++) {
+        struct layer_probe r = {.layer = layer, .n_rows = s->selection ? p->n_rows[layer] : 0};
+        if (r.n_rows) {
+            const double *recall = p->recall + (size_t)layer * (size_t)s->n_heads;
+            r.recall_worst = INFINITY;
+            for (int h = 0; h < s->n_heads; h++) {
+                double mean = recall[h] / r.n_rows;
+                r.recall_mean += mean / s->n_heads;
+                if (mean < r.recall_worst) {
+                    r.recall_worst = mean;
+                    r.worst_head = h;
+                }
+            }
+            r.output_error = p->norm[layer] > 0 ? sqrt(p->error[layer] / p->norm[layer]) : 0;
+        }
+        out[layer] = r;
+    }
+}
+
+void sparse_attention_probe_reset(struct sparse_attention *s)
+{
+    if (!s->selection)
+        return;
+    size_t n_layers = (size_t)s->n_layers;
+    memset(s->probe.recall, 0, n_layers * (size_t)s->n_heads * sizeof(double));
+    memset(s->probe.error, 0, n_layers * sizeof(double));
+    memset(s->probe.norm, 0, n_layers * sizeof(double));
+    memset(s->probe.n_rows, 0, n_layers * sizeof(int));
+}
+
+static bool probe_open(struct sparse_attention *s)
+{
+    struct probe_sums *p = &s->probe;
+    size_t n_layers = (size_t)s->n_layers, n_heads = (size_t)s->n_heads;
+    size_t n = (size_t)s->max_rows * n_heads;
+    p->recall = xcalloc(n_layers * n_heads, sizeof(double));
+    p->error = xcalloc(n_layers, sizeof(double));
+    p->norm = xcalloc(n_layers, sizeof(double));
+    p->n_rows = xcalloc(n_layers, sizeof(int));
+    p->rows_recall = xcalloc(n, sizeof(float));
+    p->rows_error = xcalloc(2 * n, sizeof(float));
+    p->device.recall = s->backend->alloc(s->dev, n * sizeof(float));
+    p->device.error = s->backend->alloc(s->dev, 2 * n * sizeof(float));
+    return p->device.recall && p->device.error;
+}
+
+static void probe_close(struct sparse_attention *s)
+{
+    struct probe_sums *p = &s->probe;
+    if (p->device.recall)
+        s->backend->release(s->dev, p->device.recall);
+    if (p->device.error)
+        s->backend->release(s->dev, p->device.error);
+    free(p->rows_error);
+    free(p->rows_recall);
+    free(p->n_rows);
+    free(p->norm);
+    free(p->error);
+    free(p->recall);
+}
+
+/* --- The method --------------------------------------------------------------------------- */
+
+static void attend_pieces(struct sparse_attention *s, const struct attention *att)
+{
+    for (int row = 0; row < att->n_rows; row += s->max_rows) {
+        int left = att->n_rows - row;
+        struct attention piece =
+            sparse_attention_rows(att, row, left < s->max_rows ? left : s->max_rows);
+        select_keys(&s->stack, s->backend, s->dev, s->selection, &piece);
+        s->backend->attend_selected(s->dev, &piece, s->selection);
+        if (s->probing)
+            probe_piece(s, &piece);
+    }
+}
+
+static void attend(void *user, const struct attention *att)
+{
+    struct sparse_attention *s = user;
+    int slot = s->probing ? -1 : clock_start(s);
+    if (s->selection)
+        attend_pieces(s, att);
+    else
+        s->backend->attend_dense(s->dev, att);
+    if (slot >= 0)
+        clock_stop(s, slot);
+}
+
+struct attention_method sparse_attention_method(struct sparse_attention *s)
+{
+    return (struct attention_method){attend, s};
+}
+
+struct sparse_attention *sparse_attention_open(const struct stack *stack,
+                                               const struct backend *backend, struct device *dev,
+                                               const struct model_config *config, int max_keys,
+                                               struct error *err)
+{
+    assert(max_keys > 0);
+    struct sparse_attention *s = xcalloc(1, sizeof *s);
+    s->stack = *stack;
+    s->backend = backend;
+    s->dev = dev;
+    s->n_layers = config->n_layers;
+    s->n_heads = config->n_heads;
+    s->clock = xcalloc(1, sizeof *s->clock);
+    if (stack_is_dense(stack))
+        return s;
+    s->max_rows = sparse_attention_max_rows(s->n_heads, config->n_kv_heads, max_keys);
+    s->selection =
+        backend->selection_open(dev, s->max_rows, s->n_heads, config->n_kv_heads, max_keys);
+    if (s->selection && probe_open(s))
+        return s;
+    struct device_info info;
+    backend->describe(dev, &info);
+    fail_code(err, EXIT_CODE_NO_DEVICE,
+              "%s: no memory to choose among %d keys for %d heads; %.0f MiB are free; shorten the "
+              "context",
+              info.name, max_keys, s->n_heads, (double)info.free_bytes / (1 << 20));
+    sparse_attention_close(s);
+    return NULL;
+}
+
+void sparse_attention_close(struct sparse_attention *s)
+{
+    if (!s)
+        return;
+    probe_close(s);
+    if (s->selection)
+        s->backend->selection_close(s->dev, s->selection);
+    free(s->clock);
+    free(s);
+}

@@ -1,0 +1,228 @@
+/* Stacks in JSON, in our form and in the reference project's.
+ *
+ * In both an integer is a count of keys and a number with a point a fraction, so that 1.0 is
+ * written "1.0".  What the reference has no word for (share, mass) goes under "attnscope" beside
+ * its "params", where its readers do not look. */
+#include "engine/attention/stack.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/attention/nearest.h"
+#include "engine/attention/stack_names.h"
+
+/* --- Reading ------------------------------------------------------------------------------ */
+
+static bool value_from_json(const struct masker_param *p, const struct json *v, struct budget *out,
+                            struct error *err)
+{
+    if (json_string(v))
+        return param_parse(p, json_string(v), out, err);
+    if (!json_is_number(v) || p->kind == PARAM_CHOICE)
+        return fail(err, "%s must be %s", p->name,
+                    p->kind == PARAM_CHOICE ? "a word in quotes" : "a number");
+    struct budget value = {.value = json_number(v, 0)};
+    value.is_fraction = p->kind == PARAM_BUDGET && !json_written_as_int(v);
+    if (!param_check(p, value, err))
+        return false;
+    *out = value;
+    return true;
+}
+
+static int reference_param_index(const struct masker *m, const char *name)
+{
+    for (int i = 0; i < m->n_params; i++)
+        if (m->params[i].reference_name && strcmp(m->params[i].reference_name, name) == 0)
+            return i;
+    return -1;
+}
+
+/* One {"masker":"sink","sink_size":4,"off":true}. */
+static bool item_from_json(struct stack *s, const struct json *v, struct error *err)
+{
+    const char *name = json_string(json_get(v, "masker"));
+    if (!name)
+        return fail(err, "\"masker\" with a masker's name is missing");
+    const struct masker *m = masker_find(name);
+    if (!m)
+        return stack_unknown_masker(name, err);
+    if (!stack_add(s, m, err))
+        return false;
+    struct stack_item *item = &s->items[s->n - 1];
+    for (const struct json *c = json_first(v); c; c = json_next(c)) {
+        const char *key = json_key(c);
+        if (strcmp(key, "masker") == 0)
+            continue;
+        if (strcmp(key, "off") == 0) {
+            if (!json_is_bool(c))
+                return fail(err, "%s: \"off\" must be true or false", m->name);
+            item->off = json_bool(c, false);
+            continue;
+        }
+        int i = masker_param_index(m, key);
+        if (i < 0 ? !stack_unknown_param(m, key, err)
+                  : !value_from_json(&m->params[i], c, &item->values.param[i], err))
+            return fail_prefix(err, "%s", m->name);
+    }
+    return true;
+}
+
+static bool unknown_type(const char *type, struct error *err)
+{
+    struct nearest nearest = {.given = type};
+    for (const struct masker *const *m = maskers; *m; m++)
+        if ((*m)->reference_type)
+            nearest_offer(&nearest, (*m)->reference_type);
+    if (nearest.best)
+        return fail(err, "there is no masker of type \"%.60s\" here; did you mean %s?", type,
+                    nearest.best);
+    return fail(err, "there is no masker of type \"%.60s\" here", type);
+}
+
+static bool params_from_reference(struct stack_item *item, const struct json *params, bool ours,
+                                  struct error *err)
+{
+    const struct masker *m = item->masker;
+    for (const struct json *c = json_first(params); c; c = json_next(c)) {
+        const char *key = json_key(c);
+        /* The reference's dataclasses carry their search grids along. */
+        if (!ours && (strcmp(key, "type") == 0 || strcmp(key, "search_space") == 0))
+            continue;
+        int i = ours ? masker_param_index(m, key) : reference_param_index(m, key);
+        if (i < 0 ? !stack_unknown_param(m, key, err)
+                  : !value_from_json(&m->params[i], c, &item->values.param[i], err))
+            return fail_prefix(err, "%s", m->name);
+    }
+    return true;
+}
+
+/* One {"type":"SinkMaskerConfig","params":{"sink_size":128}}, or with the parameters beside the
+ * type as the reference's own dumps have them. */
+static bool item_from_reference(struct stack *s, const struct json *v, struct error *err)
+{
+    const char *type = json_string(json_get(v, "type"));
+    if (!type)
+        return fail(err, "\"type\" with a masker's type is missing");
+    const struct masker *m = masker_find_reference(type);
+    if (!m)
+        m = masker_find(type);
+    if (!m)
+        return unknown_type(type, err);
+    const struct json *params = json_get(v, "params");
+    if (params && !json_is_object(params))
+        return fail(err, "%s: \"params\" must be an object", type);
+    if (!stack_add(s, m, err))
+        return false;
+    struct stack_item *item = &s->items[s->n - 1];
+    return params_from_reference(item, params ? params : v, false, err) &&
+           params_from_reference(item, params ? json_get(v, "attnscope") : NULL, true, err);
+}
+
+/* The list of items and which form it has; NULL with a sentence if v has neither. */
+static const struct json *find_items(const struct json *v, bool *is_reference, struct error *err)
+{
+    const struct json *search = json_get(v, "sparse_config"); /* results of its searches */
+    const struct json *root = json_is_object(search) ? search : v;
+    const struct json *items = json_get(root, "masker_configs");
+    *is_reference = items != NULL;
+    if (!items)
+        items = json_is_array(root) ? root : json_get(root, "stack");
+    if (json_is_array(items))
+        return items;
+    fail(err, "a stack is an array of maskers, {\"stack\":[...]} or {\"masker_configs\":[...]}");
+    return NULL;
+}
+
+bool stack_from_json(struct stack *out, const struct json *v, const char *name, struct error *err)
+{
+    struct stack s = {0};
+    bool is_reference;
+    const struct json *items = find_items(v, &is_reference, err);
+    if (!items)
+        return fail_prefix(err, "%s", name);
+    const char *title = json_string(json_get(v, "name"));
+    if (title)
+        snprintf(s.name, sizeof s.name, "%s", title);
+    int i = 1;
+    for (const struct json *item = json_first(items); item; item = json_next(item), i++) {
+        bool typed = is_reference || json_get(item, "type");
+        bool ok = json_is_object(item) ? true : fail(err, "it must be an object");
+        if (!ok || !(typed ? item_from_reference(&s, item, err) : item_from_json(&s, item, err)))
+            return fail_prefix(err, "%s: masker %d", name, i);
+    }
+    if (!stack_check(&s, err))
+        return fail_prefix(err, "%s", name);
+    *out = s;
+    return true;
+}
+
+/* --- Writing ------------------------------------------------------------------------------ */
+
+static void set_value(struct json *object, const char *key, const struct masker_param *p,
+                      struct budget value)
+{
+    if (p->kind == PARAM_CHOICE)
+        json_set_string(object, key, p->choices[(int)value.value]);
+    else if (p->kind == PARAM_BUDGET && !value.is_fraction)
+        json_set_int(object, key, (int64_t)value.value);
+    else
+        json_set_number(object, key, value.value);
+}
+
+struct json *stack_items_to_json(const struct stack *s)
+{
+    struct json *items = json_new_array();
+    for (int i = 0; i < s->n; i++) {
+        const struct stack_item *item = &s->items[i];
+        struct json *v = json_new_object();
+        json_set_string(v, "masker", item->masker->name);
+        for (int j = 0; j < item->masker->n_params; j++) {
+            const struct masker_param *p = &item->masker->params[j];
+            set_value(v, p->name, p, item->values.param[j]);
+        }
+        if (item->off)
+            json_set_bool(v, "off", true);
+        json_add(items, v);
+    }
+    return items;
+}
+
+struct json *stack_to_json(const struct stack *s)
+{
+    struct json *v = json_new_object();
+    if (s->name[0])
+        json_set_string(v, "name", s->name);
+    json_set(v, "stack", stack_items_to_json(s));
+    return v;
+}
+
+static struct json *item_to_reference(const struct stack_item *item)
+{
+    const struct masker *m = item->masker;
+    struct json *v = json_new_object(), *params = json_new_object(), *extras = json_new_object();
+    json_set_string(v, "type", m->reference_type);
+    for (int j = 0; j < m->n_params; j++) {
+        const struct masker_param *p = &m->params[j];
+        struct budget value = item->values.param[j];
+        if (p->reference_name)
+            set_value(params, p->reference_name, p, value);
+        else if (value.value != p->fallback.value || value.is_fraction != p->fallback.is_fraction)
+            set_value(extras, p->name, p, value);
+    }
+    json_set(v, "params", params);
+    if (json_first(extras))
+        json_set(v, "attnscope", extras);
+    else
+        json_free(extras);
+    return v;
+}
+
+struct json *stack_to_reference_json(const struct stack *s)
+{
+    struct json *v = json_new_object(), *items = json_new_array();
+    for (int i = 0; i < s->n; i++)
+        if (!s->items[i].off && s->items[i].masker->reference_type)
+            json_add(items, item_to_reference(&s->items[i]));
+    json_set(v, "masker_configs", items);
+    return v;
+}

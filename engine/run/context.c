@@ -1,0 +1,124 @@
+#include "engine/run/context.h"
+
+#include <string.h>
+
+#include "engine/base/memory.h"
+#include "engine/run/clock.h"
+
+/* Work of one chunk on the cpu backend: ~0.1 s on two cores. */
+#define CPU_CHUNK_FLOPS 6e9
+
+enum { MIN_CHUNK_ROWS = 16, CAPACITY_STEP = 256 };
+
+static double row_flops(const struct model *m, double pos)
+{
+    const struct model_config *c = &m->config;
+    return 2.0 * (double)m->n_params + 4.0 * c->n_heads * c->head_dim * c->n_layers * pos;
+}
+
+/* Of rows [0, n). */
+static double prefill_flops(const struct model *m, double n)
+{
+    return n * row_flops(m, n / 2);
+}
+
+int context_chunk_rows(const struct model *m, int pos)
+{
+    if (strcmp(m->backend->name, "cpu") != 0)
+        return WORKER_MAX_ROWS;
+    double rows = CPU_CHUNK_FLOPS / row_flops(m, pos);
+    if (rows >= WORKER_MAX_ROWS)
+        return WORKER_MAX_ROWS;
+    return rows < MIN_CHUNK_ROWS ? MIN_CHUNK_ROWS : (int)rows / MIN_CHUNK_ROWS * MIN_CHUNK_ROWS;
+}
+
+void context_close(struct worker *w)
+{
+    if (w->context.open)
+        kv_cache_close(&w->context.kv);
+    token_list_free(&w->context.ids);
+    memset(&w->context, 0, sizeof w->context);
+}
+
+/* Opens a KV cache for n tokens, if what it and the lanes need is free. */
+static bool open_cache(struct worker *w, int n, uint64_t tail_bytes, struct error *err)
+{
+    const struct model_config *config = &w->loaded->model->config;
+    uint64_t per_token = model_kv_bytes_per_token(config, w->kv_dtype);
+    int capacity = (n / CAPACITY_STEP + 1) * CAPACITY_STEP;
+    uint64_t need = per_token * (uint64_t)capacity + tail_bytes;
+    context_close(w);
+    struct device_info info;
+    w->backend->describe(w->dev, &info);
+    if (info.free_bytes && need > info.free_bytes) {
+        uint64_t left = info.free_bytes > tail_bytes ? info.free_bytes - tail_bytes : 0;
+        return fail_code(err, EXIT_CODE_NO_DEVICE,
+                         "%s: the keys and values of %d tokens and the lanes' own need %.0f MiB, "
+                         "%.0f MiB are free; about %llu tokens of context fit (--max-context)",
+                         info.name, n, (double)need / (1 << 20),
+                         (double)info.free_bytes / (1 << 20),
+                         (unsigned long long)(left / per_token));
+    }
+    w->context.open = kv_cache_open(&w->context.kv, w->backend, w->dev, config, w->kv_dtype,
+                                    capacity, err);
+    return w->context.open;
+}
+
+/* The kept tokens that the same chunks would make again: all, or up to a chunk's border. */
+static int reusable(const struct worker *w, const struct token_list *ids)
+{
+    const struct token_list *kept = &w->context.ids;
+    size_t common = 0;
+    while (common < kept->n && common < ids->n && kept->ids[common] == ids->ids[common])
+        common++;
+    if (common == ids->n && common == kept->n)
+        return (int)common;
+    int border = 0;
+    for (;;) {
+        int next = border + context_chunk_rows(w->loaded->model, border);
+        if ((size_t)next > common)
+            return border;
+        border = next;
+    }
+}
+
+bool context_prefill(struct worker *w, const struct token_list *ids, int n_more,
+                     uint64_t tail_bytes, bool *reused, bool *complete, struct error *err)
+{
+    struct worker_context *c = &w->context;
+    int n = (int)ids->n, done = 0;
+    *reused = *complete = false;
+    if (c->open && c->kv.capacity >= n)
+        done = reusable(w, ids);
+    else if (!open_cache(w, n, tail_bytes, err))
+        return false;
+    *reused = n > 0 && done == n;
+    if (done == 0)
+        c->prefill_ms = 0;
+    c->ids.n = (size_t)done;
+    if (!worker_reserve(w, n + n_more, err))
+        return false;
+
+    const struct model *m = w->loaded->model;
+    double all_flops = prefill_flops(m, n) - prefill_flops(m, done), first = prefill_flops(m, done);
+    if (done < n)
+        emit_phase(&w->out, PHASE_PREFILL, (uint64_t)(n - done));
+    int from = done;
+    while (done < n && !worker_cancelled(w)) {
+        int64_t at_us = clock_us();
+        int rows = context_chunk_rows(m, done);
+        if (rows > n - done)
+            rows = n - done;
+        worker_forward(w, &(struct worker_call){
+                              .tokens = ids->ids + done, .n_rows = rows, .n_context = done});
+        if (!worker_sync(w, err))
+            return false;
+        token_list_append(&c->ids, ids->ids + done, (size_t)rows);
+        done += rows;
+        c->prefill_ms += (double)(clock_us() - at_us) * 1e-3;
+        emit_progress(&w->out, PHASE_PREFILL, (uint64_t)(done - from), (uint64_t)(n - from),
+                      (prefill_flops(m, done) - first) / all_flops);
+    }
+    *complete = done == n;
+    return true;
+}

@@ -1,0 +1,68 @@
+/* A lane: one stack answering one question over the shared context, step by step.
+ *
+ * A lane owns its tail of the KV cache, its stack's state and what was measured of each step.  The
+ * engine thread steps the lanes of a question in turn. */
+#ifndef ATTNSCOPE_ENGINE_RUN_LANE_H
+#define ATTNSCOPE_ENGINE_RUN_LANE_H
+
+#include <stdbool.h>
+
+#include "engine/attention/sparse_attention.h"
+#include "engine/base/buf.h"
+#include "engine/base/error.h"
+#include "engine/run/answer.h"
+#include "engine/run/dense_cache.h"
+#include "engine/run/event.h"
+#include "engine/run/prompt.h"
+#include "engine/run/request.h"
+#include "engine/run/worker.h"
+#include "engine/text/tokenizer.h"
+
+enum { LANE_PROBE_EVERY = 16 };
+
+struct lane {
+    struct worker *w;                  /* borrowed, as the next two */
+    const struct request *request;
+    const struct token_list *question; /* its tokens */
+    int question_index, index;         /* which question, which lane of the request */
+    int n_context, max_tokens;
+    bool dense;                        /* its stack has no maskers */
+    struct sparse_attention *attention;
+    struct kv_tail tail;
+    bool tail_open;
+    struct attention_counts *counts;         /* (device) [n_layers]; NULL for dense */
+    struct attention_counts question_counts; /* their sum after the question pass */
+    const struct dense_answer *replay; /* a cached answer that is told again; NULL: computed */
+    double index_build_ms;
+    struct answer_step *steps; /* [max_tokens], n_steps made */
+    int n_steps;
+    struct detokenizer detokenizer;
+    struct buf text; /* the answer so far */
+    bool ended;
+    enum finish finish; /* once ended */
+    char *error;        /* FINISH_ERROR */
+};
+
+/* Makes a lane ready for its question pass.  Always leaves a lane that lane_close frees; if
+ * memory is missing the lane has ended with FINISH_ERROR. */
+void lane_open(struct lane *l, struct worker *w, const struct request *request,
+               const struct prompt *prompt, int question, int index, int max_tokens,
+               const struct dense_answer *replay);
+void lane_close(struct lane *l);
+
+/* Makes and tells the next token: step 0 is the question pass.  base is lane 0 in forced mode: its
+ * tokens are fed in place of the lane's own, and it is at least one step ahead (or has ended);
+ * NULL otherwise, and for lane 0 itself.  The lane may have ended after. */
+void lane_step(struct lane *l, const struct lane *base);
+
+/* Ends a lane that is still running. */
+void lane_end(struct lane *l, enum finish finish);
+void lane_fail(struct lane *l, const struct error *err);
+
+/* What its attention calls counted so far, all layers together; all 0 for a dense lane. */
+void lane_counts(const struct lane *l, struct attention_counts *sum);
+
+/* Bytes of KV cache that a lane of this question needs. */
+uint64_t lane_tail_bytes(const struct worker *w, size_t n_question, int max_tokens);
+
+#endif

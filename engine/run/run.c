@@ -1,0 +1,111 @@
+#include "engine/run/run.h"
+
+#include "engine/base/memory.h"
+#include "engine/run/context.h"
+#include "engine/run/decode.h"
+#include "engine/run/lane.h"
+#include "engine/run/prompt.h"
+
+enum { DEFAULT_MAX_TOKENS = 128 };
+
+/* A tokenizer may know more tokens than the model has rows for. */
+static bool check_ids(const struct token_list *ids, const struct model *m, struct error *err)
+{
+    for (size_t i = 0; i < ids->n; i++)
+        if (ids->ids[i] < 0 || ids->ids[i] >= m->config.vocab_size)
+            return fail(err,
+                        "%s: tokenizer.json gives token %d, but the model knows ids below %d; "
+                        "the two do not belong together",
+                        m->path, (int)ids->ids[i], m->config.vocab_size);
+    return true;
+}
+
+static bool check_request(const struct worker *w, const struct request *r, struct error *err)
+{
+    if (!w->loaded)
+        return fail_code(err, EXIT_CODE_USAGE, "no model is loaded; load one before asking");
+    if (r->n_lanes < 1)
+        return fail_code(err, EXIT_CODE_USAGE, "the request has no lane; add one");
+    if (r->max_tokens < 0 || r->max_context < 0)
+        return fail_code(err, EXIT_CODE_USAGE,
+                         "--max-tokens %d and --max-context %d must be 0 (default) or more",
+                         r->max_tokens, r->max_context);
+    for (int i = 0; i < r->n_lanes; i++) {
+        if (!stack_check(&r->lanes[i].stack, err)) {
+            fail_prefix(err, "lane %d", i);
+            return false;
+        }
+    }
+    return true;
+}
+
+static int answer_limit(const struct worker *w, const struct request *r)
+{
+    int given = r->max_tokens ? r->max_tokens : w->loaded->model->config.max_new_tokens;
+    return given > 0 ? given : DEFAULT_MAX_TOKENS;
+}
+
+static bool make_prompt(struct worker *w, const struct request *r, int max_tokens,
+                        struct prompt *out, struct error *err)
+{
+    const struct model *m = w->loaded->model;
+    emit_phase(&w->out, PHASE_TOKENIZE, r->n_context);
+    if (!prompt_build(out, &w->loaded->format, r, m->config.max_seq_len, max_tokens, err))
+        return false;
+    bool ok = check_ids(&out->context, m, err);
+    for (int i = 0; ok && i < out->n_questions; i++)
+        ok = check_ids(&out->questions[i], m, err);
+    if (!ok)
+        prompt_free(out);
+    return ok;
+}
+
+static size_t longest_question(const struct prompt *p)
+{
+    size_t longest = 0;
+    for (int i = 0; i < p->n_questions; i++)
+        if (p->questions[i].n > longest)
+            longest = p->questions[i].n;
+    return longest;
+}
+
+static void tell_context(struct worker *w, const struct prompt *p, bool reused)
+{
+    struct event e = {.kind = EVENT_CONTEXT};
+    e.context.n_tokens = (int)p->context.n;
+    e.context.n_cut = p->n_cut;
+    e.context.reused = reused;
+    e.context.prefill_ms = w->context.prefill_ms;
+    e.context.kv_bytes = w->context.kv.bytes;
+    e.context.notice = p->notice ? xstrdup(p->notice) : NULL;
+    emit(&w->out, &e);
+}
+
+bool run_ask(struct worker *w, const struct request *request, struct error *err)
+{
+    struct prompt prompt;
+    if (!check_request(w, request, err))
+        return false;
+    int max_tokens = answer_limit(w, request);
+    if (!make_prompt(w, request, max_tokens, &prompt, err))
+        return false;
+
+    size_t n_question = longest_question(&prompt);
+    uint64_t tail_bytes =
+        lane_tail_bytes(w, n_question, max_tokens) * (uint64_t)request->n_lanes;
+    bool reused, complete;
+    bool ok = context_prefill(w, &prompt.context, (int)n_question + max_tokens, tail_bytes,
+                              &reused, &complete, err);
+    if (ok && complete)
+        tell_context(w, &prompt, reused);
+    for (int q = 0; ok && q < prompt.n_questions; q++) {
+        if (complete && !worker_cancelled(w)) {
+            decode_question(w, request, &prompt, q, max_tokens);
+            continue;
+        }
+        for (int lane = 0; lane < request->n_lanes; lane++)
+            decode_tell_done(w, q, lane, FINISH_CANCELLED, NULL);
+    }
+    prompt_free(&prompt);
+    return ok;
+}

@@ -1,0 +1,137 @@
+#include "engine/run/worker.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/memory.h"
+#include "engine/run/context.h"
+
+/* --- Loading ------------------------------------------------------------------------------ */
+
+static void report_bytes(void *user, uint64_t done, uint64_t total)
+{
+    emit_progress(user, PHASE_LOAD, done, total, total ? (double)done / (double)total : 0);
+}
+
+static bool device_alloc(struct worker *w, void *out, size_t n_bytes, struct error *err)
+{
+    void *p = w->backend->alloc(w->dev, n_bytes);
+    memcpy(out, &p, sizeof p);
+    if (p)
+        return true;
+    struct device_info info;
+    w->backend->describe(w->dev, &info);
+    return fail_code(err, EXIT_CODE_NO_DEVICE,
+                     "%s: no memory for %.1f MiB of scratch, %.1f MiB are free; choose a smaller "
+                     "model",
+                     info.name, (double)n_bytes / (1 << 20),
+                     (double)info.free_bytes / (1 << 20));
+}
+
+static bool scratch_open(struct worker *w, int vocab_size, struct error *err)
+{
+    struct worker_scratch *s = &w->scratch;
+    size_t row = (size_t)vocab_size * sizeof(float);
+    return device_alloc(w, &s->step, sizeof *s->step, err) &&
+           device_alloc(w, &s->tokens, WORKER_MAX_ROWS * sizeof *s->tokens, err) &&
+           device_alloc(w, &s->logits, row, err) &&
+           device_alloc(w, &s->base_logits, WORKER_BLOCK_STEPS * row, err) &&
+           device_alloc(w, &s->pick, sizeof *s->pick, err) &&
+           device_alloc(w, &s->kl, sizeof *s->kl, err);
+}
+
+static void scratch_close(struct worker *w)
+{
+    struct worker_scratch *s = &w->scratch;
+    void *all[] = {s->step, s->tokens, s->logits, s->base_logits, s->pick, s->kl};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i])
+            w->backend->release(w->dev, all[i]);
+    memset(s, 0, sizeof *s);
+}
+
+bool worker_load(struct worker *w, const char *folder, atomic_bool *cancel, struct error *err)
+{
+    emit_phase(&w->out, PHASE_LOAD, 0);
+    struct model_progress progress = {report_bytes, &w->out, cancel};
+    struct error why = {0};
+    struct loaded *fresh = loaded_open(folder, w->backend, w->dev, w->kv_dtype, &progress, &why);
+    if (!fresh && why.code == EXIT_CODE_NO_DEVICE && w->loaded) {
+        worker_unload(w); /* two models do not fit: the old one makes room */
+        fresh = loaded_open(folder, w->backend, w->dev, w->kv_dtype, &progress, &why);
+    }
+    if (!fresh) {
+        *err = why;
+        return false;
+    }
+    worker_unload(w);
+    w->loaded = fresh;
+    if (scratch_open(w, fresh->model->config.vocab_size, err))
+        return true;
+    worker_unload(w);
+    return false;
+}
+
+void worker_unload(struct worker *w)
+{
+    dense_cache_clear(&w->answers);
+    context_close(w);
+    forward_buffers_close(w->buffers);
+    w->buffers = NULL;
+    w->buffer_keys = 0;
+    scratch_close(w);
+    loaded_close(w->loaded);
+    w->loaded = NULL;
+}
+
+bool worker_reserve(struct worker *w, int max_keys, struct error *err)
+{
+    if (w->buffers && w->buffer_keys >= max_keys)
+        return true;
+    forward_buffers_close(w->buffers);
+    w->buffer_keys = 0;
+    w->buffers = forward_buffers_open(w->loaded->model, WORKER_MAX_ROWS, max_keys, err);
+    if (!w->buffers)
+        return false;
+    w->buffer_keys = max_keys;
+    return true;
+}
+
+/* --- Forward calls ------------------------------------------------------------------------ */
+
+void worker_forward(struct worker *w, const struct worker_call *call)
+{
+    assert(call->n_rows > 0 && call->n_rows <= WORKER_MAX_ROWS);
+    struct worker_scratch *s = &w->scratch;
+    struct step_state step = {
+        .n_context = call->n_context,
+        .n_tail = call->n_tail,
+        .append_tail = call->tail != NULL,
+        .step = call->step,
+        .seed = call->seed,
+    };
+    w->backend->upload(w->dev, s->step, &step, sizeof step);
+    w->backend->upload(w->dev, s->tokens, call->tokens,
+                       (size_t)call->n_rows * sizeof *call->tokens);
+    struct forward_call forward = {
+        .buffers = w->buffers,
+        .tokens = s->tokens,
+        .n_rows = call->n_rows,
+        .context = &w->context.kv,
+        .tail = call->tail,
+        .step = s->step,
+        .counts = call->counts,
+        .method = call->method,
+        .max_keys = call->n_context + call->n_tail + call->n_rows,
+    };
+    model_forward(w->loaded->model, &forward, call->logits, call->logits ? 1 : 0);
+}
+
+bool worker_sync(struct worker *w, struct error *err)
+{
+    char why[256] = "";
+    if (w->backend->sync(w->dev, why, sizeof why))
+        return true;
+    return fail_code(err, EXIT_CODE_RUNTIME, "the device failed: %s", why);
+}

@@ -1,0 +1,336 @@
+/* The linear layer's inner loops in AVX2 with FMA. */
+#if defined(__x86_64__)
+
+#include <assert.h>
+#include <immintrin.h>
+
+#include "kernels/cpu/linear_finish.h"
+#include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/vector_math.h"
+
+/* Elements [i, i + 8) of w as f32. */
+static inline __m256 load8(const void *w, enum dtype dtype, size_t i)
+{
+    switch (dtype) {
+    case DTYPE_F16:
+        return _mm256_cvtph_ps(_mm_loadu_si128((const void *)((const uint16_t *)w + i)));
+    case DTYPE_BF16:
+        return bf16_to_f32_8(_mm_loadu_si128((const void *)((const uint16_t *)w + i)));
+    default:
+        return _mm256_loadu_ps((const float *)w + i);
+    }
+}
+
+/* As load8, of the first n <= 8 elements only; the others are 0. */
+static inline __m256 load8_first(const void *w, enum dtype dtype, size_t i, int n)
+{
+    if (n >= 8)
+        return load8(w, dtype, i);
+    float values[8] = {0};
+    for (int k = 0; k < n; k++)
+        values[k] = load_as_f32(w, dtype, i + (size_t)k);
+    return _mm256_loadu_ps(values);
+}
+
+/* --- Few rows ------------------------------------------------------------------------------ */
+
+enum { TILE_ROWS = 3, TILE_OUTPUTS = 4 };
+
+static void prepare(void *to, const float *x, int n)
+{
+    size_t n_bytes = sizeof(float) * (size_t)n, step = sizeof(float) * PREPARED_STEP;
+    memcpy(to, x, n_bytes);
+    memset((char *)to + n_bytes, 0, (step - n_bytes % step) % step);
+}
+
+/* The sums of four vectors, in order. */
+static inline __m128 sum4x8(__m256 a, __m256 b, __m256 c, __m256 d)
+{
+    __m256 abcd = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    return _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1));
+}
+
+/* One row of x, one of w: eight independent sums. */
+static inline __attribute__((always_inline)) float dot_one(const void *w, enum dtype dtype,
+                                                           size_t first, int n_in, const float *x)
+{
+    __m256 sums[8];
+    for (int s = 0; s < 8; s++)
+        sums[s] = _mm256_setzero_ps();
+    int k = 0;
+    for (; k + 64 <= n_in; k += 64)
+#pragma GCC unroll 8
+        for (int s = 0; s < 8; s++)
+            sums[s] = _mm256_fmadd_ps(load8(w, dtype, first + (size_t)(k + 8 * s)),
+                                      _mm256_load_ps(x + k + 8 * s), sums[s]);
+    for (; k < n_in; k += 8)
+        sums[0] = _mm256_fmadd_ps(load8_first(w, dtype, first + (size_t)k, n_in - k),
+                                  _mm256_load_ps(x + k), sums[0]);
+    for (int s = 1; s < 8; s++)
+        sums[0] = _mm256_add_ps(sums[0], sums[s]);
+    return vsum8(sums[0]);
+}
+
+/* Adds one vector of k of TILE_OUTPUTS rows of w times n_rows rows of x; n of its elements exist.
+ */
+static inline __attribute__((always_inline)) void
+dot_tile_step(__m256 sums[TILE_ROWS][TILE_OUTPUTS], const void *w, enum dtype dtype, size_t first,
+              size_t n_in, const char *x, size_t x_stride, const int n_rows, int n)
+{
+    __m256 wv[TILE_OUTPUTS];
+#pragma GCC unroll 4
+    for (int j = 0; j < TILE_OUTPUTS; j++)
+        wv[j] = load8_first(w, dtype, first + (size_t)j * n_in, n);
+#pragma GCC unroll 3
+    for (int r = 0; r < n_rows; r++) {
+        const float *xr = (const float *)(x + (size_t)r * x_stride);
+#pragma GCC unroll 4
+        for (int j = 0; j < TILE_OUTPUTS; j++)
+            sums[r][j] = _mm256_fmadd_ps(wv[j], _mm256_load_ps(xr), sums[r][j]);
+    }
+}
+
+static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t dots_stride,
+                                                           const void *w, enum dtype dtype,
+                                                           size_t first, int n_in, const char *x,
+                                                           size_t x_stride, const int n_rows)
+{
+    __m256 sums[TILE_ROWS][TILE_OUTPUTS];
+#pragma GCC unroll 3
+    for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < TILE_OUTPUTS; j++)
+            sums[r][j] = _mm256_setzero_ps();
+    int k = 0;
+    for (; k + 8 <= n_in; k += 8)
+        dot_tile_step(sums, w, dtype, first + (size_t)k, (size_t)n_in, x + 4 * (size_t)k, x_stride,
+                      n_rows, 8);
+    if (k < n_in)
+        dot_tile_step(sums, w, dtype, first + (size_t)k, (size_t)n_in, x + 4 * (size_t)k, x_stride,
+                      n_rows, n_in - k);
+#pragma GCC unroll 3
+    for (int r = 0; r < n_rows; r++)
+        _mm_storeu_ps(dots + (size_t)r * dots_stride,
+                      sum4x8(sums[r][0], sums[r][1], sums[r][2], sums[r][3]));
+}
+
+#define TILE_CASE(N_ROWS)                                                                          \
+    case N_ROWS:                                                                                   \
+        dot_tile(to, dots_stride, w, dtype, first, n_in, from, x_stride, N_ROWS);                  \
+        break;
+
+/* Inlined with a constant dtype, so that its choice is outside the loops. */
+static inline __attribute__((always_inline)) void run_dots_of(float *dots, size_t dots_stride,
+                                                              const void *w, enum dtype dtype,
+                                                              int n_out, int n_in, const char *x,
+                                                              size_t x_stride, int n_rows)
+{
+    int j = 0, n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (; n_rows > 1 && j + TILE_OUTPUTS <= n_out; j += TILE_OUTPUTS) {
+        size_t first = (size_t)j * (size_t)n_in;
+        for (int tile = 0; tile < n_tiles; tile++) {
+            int row = n_rows * tile / n_tiles, end = n_rows * (tile + 1) / n_tiles;
+            const char *from = x + (size_t)row * x_stride;
+            float *to = dots + (size_t)row * dots_stride + j;
+            switch (end - row) {
+                TILE_CASE(1)
+                TILE_CASE(2)
+                TILE_CASE(3)
+            }
+        }
+    }
+    for (; j < n_out; j++)
+        for (int row = 0; row < n_rows; row++)
+            dots[(size_t)row * dots_stride + (size_t)j] =
+                dot_one(w, dtype, (size_t)j * (size_t)n_in, n_in,
+                        (const float *)(x + (size_t)row * x_stride));
+}
+
+static void run_dots(float *dots, size_t dots_stride, const void *w, enum dtype dtype, int n_out,
+                     int n_in, const void *x, size_t x_stride, int n_rows)
+{
+    switch (dtype) {
+    case DTYPE_F16:
+        run_dots_of(dots, dots_stride, w, DTYPE_F16, n_out, n_in, x, x_stride, n_rows);
+        break;
+    case DTYPE_BF16:
+        run_dots_of(dots, dots_stride, w, DTYPE_BF16, n_out, n_in, x, x_stride, n_rows);
+        break;
+    case DTYPE_F32:
+        run_dots_of(dots, dots_stride, w, DTYPE_F32, n_out, n_in, x, x_stride, n_rows);
+        break;
+    }
+}
+
+static const struct dots_kernel dots_kernel = {
+    .max_rows = 64,
+    .x_bytes = sizeof(float),
+    .prepare = prepare,
+    .run = run_dots,
+};
+
+/* --- Many rows ----------------------------------------------------------------------------- */
+
+/* A tile of 6 x 16 sums in 12 registers; 2 hold weights, 1 a broadcast element of x. */
+enum { MR = 6, NR = 16, KC = 256, A_ROW_BYTES = KC * 4 + 64 };
+
+static void pack_a(void *a, const float *x, int n_k)
+{
+    memcpy(a, x, sizeof(float) * (size_t)n_k);
+}
+
+/* row[i] lane j becomes row[j] lane i. */
+static inline void transpose_8x8(__m256 row[8])
+{
+    __m256 t[8];
+    for (int i = 0; i < 8; i += 4) {
+        __m256 a = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        __m256 b = _mm256_unpackhi_ps(row[i], row[i + 1]);
+        __m256 c = _mm256_unpacklo_ps(row[i + 2], row[i + 3]);
+        __m256 d = _mm256_unpackhi_ps(row[i + 2], row[i + 3]);
+        t[i] = _mm256_shuffle_ps(a, c, 0x44);
+        t[i + 1] = _mm256_shuffle_ps(a, c, 0xEE);
+        t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+        t[i + 3] = _mm256_shuffle_ps(b, d, 0xEE);
+    }
+    for (int i = 0; i < 4; i++) {
+        row[i] = _mm256_permute2f128_ps(t[i], t[4 + i], 0x20);
+        row[4 + i] = _mm256_permute2f128_ps(t[i], t[4 + i], 0x31);
+    }
+}
+
+static inline __attribute__((always_inline)) void
+pack_b_of(float *b, const void *w, enum dtype dtype, size_t n_in, int n_out, int n_k)
+{
+    for (int group = 0; group < NR; group += 8) {
+        for (int k = 0; k < n_k; k += 8) {
+            int n = n_k - k < 8 ? n_k - k : 8;
+            __m256 rows[8];
+            for (int j = 0; j < 8; j++)
+                rows[j] = group + j < n_out
+                              ? load8_first(w, dtype, (size_t)(group + j) * n_in + (size_t)k, n)
+                              : _mm256_setzero_ps();
+            transpose_8x8(rows);
+            for (int i = 0; i < n; i++)
+                _mm256_store_ps(b + (size_t)(k + i) * NR + group, rows[i]);
+        }
+    }
+}
+
+static void pack_b(void *b, const void *w, enum dtype dtype, size_t n_in, int n_out, int n_k)
+{
+    switch (dtype) {
+    case DTYPE_F16:
+        pack_b_of(b, w, DTYPE_F16, n_in, n_out, n_k);
+        break;
+    case DTYPE_BF16:
+        pack_b_of(b, w, DTYPE_BF16, n_in, n_out, n_k);
+        break;
+    case DTYPE_F32:
+        pack_b_of(b, w, DTYPE_F32, n_in, n_out, n_k);
+        break;
+    }
+}
+
+static inline __attribute__((always_inline)) void run_tile(float *c, size_t c_stride, const char *a,
+                                                           const float *b, const int n_rows,
+                                                           int n_k, bool add)
+{
+    __m256 sums[MR][2];
+#pragma GCC unroll 6
+    for (int i = 0; i < n_rows; i++)
+        sums[i][0] = sums[i][1] = _mm256_setzero_ps();
+    for (int k = 0; k < n_k; k++, a += 4, b += NR) {
+        __m256 b0 = _mm256_load_ps(b), b1 = _mm256_load_ps(b + 8);
+#pragma GCC unroll 6
+        for (int i = 0; i < n_rows; i++) {
+            __m256 av = _mm256_broadcast_ss((const float *)(a + i * A_ROW_BYTES));
+            sums[i][0] = _mm256_fmadd_ps(av, b0, sums[i][0]);
+            sums[i][1] = _mm256_fmadd_ps(av, b1, sums[i][1]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < n_rows; i++) {
+        float *row = c + (size_t)i * c_stride;
+        if (add) {
+            sums[i][0] = _mm256_add_ps(sums[i][0], _mm256_loadu_ps(row));
+            sums[i][1] = _mm256_add_ps(sums[i][1], _mm256_loadu_ps(row + 8));
+        }
+        _mm256_storeu_ps(row, sums[i][0]);
+        _mm256_storeu_ps(row + 8, sums[i][1]);
+    }
+}
+
+#define RUN_CASE(N_ROWS)                                                                           \
+    case N_ROWS:                                                                                   \
+        run_tile(c, c_stride, a, b, N_ROWS, n_k, add);                                             \
+        break;
+
+static void run(float *c, size_t c_stride, const void *a, const void *b, int n_rows, int n_k,
+                bool add)
+{
+    switch (n_rows) {
+        RUN_CASE(1)
+        RUN_CASE(2)
+        RUN_CASE(3)
+        RUN_CASE(4)
+        RUN_CASE(5)
+        RUN_CASE(6)
+    default:
+        assert(!"a tile has 1 to MR rows");
+    }
+}
+
+static const struct gemm_kernel gemm = {
+    .mr = MR,
+    .nr = NR,
+    .kc = KC,
+    .a_row_bytes = A_ROW_BYTES,
+    .b_k_bytes = NR * 4,
+    .pack_a = pack_a,
+    .pack_b = pack_b,
+    .run = run,
+};
+
+/* --- Measurements -------------------------------------------------------------------------- */
+
+static float read_all(const void *p, size_t n_bytes)
+{
+    const char *from = p;
+    __m256i sums[8];
+    for (int i = 0; i < 8; i++)
+        sums[i] = _mm256_setzero_si256();
+    for (size_t at = 0; at < n_bytes; at += 256)
+        for (size_t i = 0; i < 8; i++)
+            sums[i] =
+                _mm256_add_epi32(sums[i], _mm256_loadu_si256((const void *)(from + at + 32 * i)));
+    for (int i = 1; i < 8; i++)
+        sums[0] = _mm256_add_epi32(sums[0], sums[i]);
+    return vsum8(_mm256_cvtepi32_ps(sums[0]));
+}
+
+static double burst(void)
+{
+    enum { N_ROUNDS = 1 << 20, N_SUMS = 12 };
+    __m256 sums[N_SUMS], factor = _mm256_set1_ps(0.999f), term = _mm256_set1_ps(0.5f);
+    for (int i = 0; i < N_SUMS; i++)
+        sums[i] = _mm256_set1_ps((float)i);
+    for (int round = 0; round < N_ROUNDS; round++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < N_SUMS; i++)
+            sums[i] = _mm256_fmadd_ps(sums[i], factor, term);
+    }
+    for (int i = 1; i < N_SUMS; i++)
+        sums[0] = _mm256_add_ps(sums[0], sums[i]);
+    volatile float keep = vsum8(sums[0]);
+    (void)keep;
+    return 2.0 * 8 * N_ROUNDS * N_SUMS;
+}
+
+const struct linear_kernels linear_kernels_avx2 = {
+    .f32 = {.dots = &dots_kernel, .gemm = &gemm, .burst = burst},
+    .finish = linear_finish,
+    .read = read_all,
+};
+
+#endif

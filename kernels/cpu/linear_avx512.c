@@ -1,0 +1,302 @@
+/* The linear layer's inner loops in AVX-512, f32 arithmetic. */
+#if defined(__x86_64__)
+
+#include "kernels/cpu/linear_avx512.h"
+
+#include <assert.h>
+
+#include "kernels/cpu/linear_finish.h"
+#include "kernels/cpu/linear_kernels.h"
+
+/* --- Few rows ------------------------------------------------------------------------------ */
+
+enum { TILE_ROWS = 6, TILE_OUTPUTS = 4 };
+
+static void prepare(void *to, const float *x, int n)
+{
+    for (int k = 0; k < n; k += 16)
+        _mm512_store_ps((float *)to + k, _mm512_maskz_loadu_ps(mask_first(n - k), x + k));
+}
+
+/* One row of x, one of w: four independent sums. */
+static inline __attribute__((always_inline)) float dot_one(const void *w, enum dtype dtype,
+                                                           size_t first, int n_in, const float *x)
+{
+    __m512 sums[4];
+    for (int s = 0; s < 4; s++)
+        sums[s] = _mm512_setzero_ps();
+    int k = 0;
+    for (; k + 64 <= n_in; k += 64)
+#pragma GCC unroll 4
+        for (int s = 0; s < 4; s++)
+            sums[s] = _mm512_fmadd_ps(load16(w, dtype, first + (size_t)(k + 16 * s)),
+                                      _mm512_load_ps(x + k + 16 * s), sums[s]);
+    for (; k < n_in; k += 16)
+        sums[0] = _mm512_fmadd_ps(load16_masked(w, dtype, first + (size_t)k, mask_first(n_in - k)),
+                                  _mm512_load_ps(x + k), sums[0]);
+    return _mm512_reduce_add_ps(
+        _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
+}
+
+/* Adds one vector of k of TILE_OUTPUTS rows of w times n_rows rows of x; the last may be part. */
+static inline __attribute__((always_inline)) void
+dot_tile_step(__m512 sums[TILE_ROWS][TILE_OUTPUTS], const void *w, enum dtype dtype, size_t first,
+              size_t n_in, const char *x, size_t x_stride, const int n_rows, __mmask16 mask)
+{
+    __m512 wv[TILE_OUTPUTS];
+#pragma GCC unroll 4
+    for (int j = 0; j < TILE_OUTPUTS; j++)
+        wv[j] = mask == 0xFFFF ? load16(w, dtype, first + (size_t)j * n_in)
+                               : load16_masked(w, dtype, first + (size_t)j * n_in, mask);
+#pragma GCC unroll 6
+    for (int r = 0; r < n_rows; r++) {
+        __m512 xv = _mm512_load_ps((const float *)(x + (size_t)r * x_stride));
+#pragma GCC unroll 4
+        for (int j = 0; j < TILE_OUTPUTS; j++)
+            sums[r][j] = _mm512_fmadd_ps(wv[j], xv, sums[r][j]);
+    }
+}
+
+static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t dots_stride,
+                                                           const void *w, enum dtype dtype,
+                                                           size_t first, int n_in, const char *x,
+                                                           size_t x_stride, const int n_rows)
+{
+    __m512 sums[TILE_ROWS][TILE_OUTPUTS];
+#pragma GCC unroll 6
+    for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < TILE_OUTPUTS; j++)
+            sums[r][j] = _mm512_setzero_ps();
+    int k = 0;
+    for (; k + 16 <= n_in; k += 16)
+        dot_tile_step(sums, w, dtype, first + (size_t)k, (size_t)n_in, x + 4 * (size_t)k, x_stride,
+                      n_rows, 0xFFFF);
+    if (k < n_in)
+        dot_tile_step(sums, w, dtype, first + (size_t)k, (size_t)n_in, x + 4 * (size_t)k, x_stride,
+                      n_rows, mask_first(n_in - k));
+#pragma GCC unroll 6
+    for (int r = 0; r < n_rows; r++)
+        _mm_storeu_ps(dots + (size_t)r * dots_stride,
+                      sum4x16(sums[r][0], sums[r][1], sums[r][2], sums[r][3]));
+}
+
+#define TILE_CASE(N_ROWS)                                                                          \
+    case N_ROWS:                                                                                   \
+        dot_tile(to, dots_stride, w, dtype, first, n_in, from, x_stride, N_ROWS);                  \
+        break;
+
+/* Inlined with a constant dtype, so that its choice is outside the loops. */
+static inline __attribute__((always_inline)) void run_dots_of(float *dots, size_t dots_stride,
+                                                              const void *w, enum dtype dtype,
+                                                              int n_out, int n_in, const char *x,
+                                                              size_t x_stride, int n_rows)
+{
+    int j = 0, n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (; n_rows > 1 && j + TILE_OUTPUTS <= n_out; j += TILE_OUTPUTS) {
+        size_t first = (size_t)j * (size_t)n_in;
+        for (int tile = 0; tile < n_tiles; tile++) {
+            int row = n_rows * tile / n_tiles, end = n_rows * (tile + 1) / n_tiles;
+            const char *from = x + (size_t)row * x_stride;
+            float *to = dots + (size_t)row * dots_stride + j;
+            switch (end - row) {
+                TILE_CASE(1)
+                TILE_CASE(2)
+                TILE_CASE(3)
+                TILE_CASE(4)
+                TILE_CASE(5)
+                TILE_CASE(6)
+            }
+        }
+    }
+    for (; j < n_out; j++)
+        for (int row = 0; row < n_rows; row++)
+            dots[(size_t)row * dots_stride + (size_t)j] =
+                dot_one(w, dtype, (size_t)j * (size_t)n_in, n_in,
+                        (const float *)(x + (size_t)row * x_stride));
+}
+
+static void run_dots(float *dots, size_t dots_stride, const void *w, enum dtype dtype, int n_out,
+                     int n_in, const void *x, size_t x_stride, int n_rows)
+{
+    switch (dtype) {
+    case DTYPE_F16:
+        run_dots_of(dots, dots_stride, w, DTYPE_F16, n_out, n_in, x, x_stride, n_rows);
+        break;
+    case DTYPE_BF16:
+        run_dots_of(dots, dots_stride, w, DTYPE_BF16, n_out, n_in, x, x_stride, n_rows);
+        break;
+    case DTYPE_F32:
+        run_dots_of(dots, dots_stride, w, DTYPE_F32, n_out, n_in, x, x_stride, n_rows);
+        break;
+    }
+}
+
+static const struct dots_kernel dots_kernel = {
+    .max_rows = 64,
+    .x_bytes = sizeof(float),
+    .prepare = prepare,
+    .run = run_dots,
+};
+
+/* --- Many rows ----------------------------------------------------------------------------- */
+
+/* A tile of 14 x 32 sums in 28 registers; 2 hold weights, 1 a broadcast element of x. */
+enum { MR = 14, NR = 32, KC = 256, A_ROW_BYTES = KC * 4 + 64 };
+
+static void pack_a(void *a, const float *x, int n_k)
+{
+    float *to = a;
+    int k = 0;
+    for (; k + 16 <= n_k; k += 16)
+        _mm512_storeu_ps(to + k, _mm512_loadu_ps(x + k));
+    if (k < n_k) {
+        __mmask16 mask = mask_first(n_k - k);
+        _mm512_storeu_ps(to + k, _mm512_maskz_loadu_ps(mask, x + k));
+    }
+}
+
+static inline __attribute__((always_inline)) void
+pack_b_of(float *b, const void *w, enum dtype dtype, size_t n_in, int n_out, int n_k)
+{
+    for (int group = 0; group < NR; group += 16) {
+        for (int k = 0; k < n_k; k += 16) {
+            __mmask16 mask = mask_first(n_k - k);
+            __m512 rows[16];
+            for (int j = 0; j < 16; j++)
+                rows[j] =
+                    group + j < n_out
+                        ? load16_masked(w, dtype, (size_t)(group + j) * n_in + (size_t)k, mask)
+                        : _mm512_setzero_ps();
+            transpose_16x16(rows);
+            int n = n_k - k < 16 ? n_k - k : 16;
+            for (int i = 0; i < n; i++)
+                _mm512_store_ps(b + (size_t)(k + i) * NR + group, rows[i]);
+        }
+    }
+}
+
+static void pack_b(void *b, const void *w, enum dtype dtype, size_t n_in, int n_out, int n_k)
+{
+    switch (dtype) {
+    case DTYPE_F16:
+        pack_b_of(b, w, DTYPE_F16, n_in, n_out, n_k);
+        break;
+    case DTYPE_BF16:
+        pack_b_of(b, w, DTYPE_BF16, n_in, n_out, n_k);
+        break;
+    case DTYPE_F32:
+        pack_b_of(b, w, DTYPE_F32, n_in, n_out, n_k);
+        break;
+    }
+}
+
+static inline __attribute__((always_inline)) void run_tile(float *c, size_t c_stride, const char *a,
+                                                           const float *b, const int n_rows,
+                                                           int n_k, bool add)
+{
+    __m512 sums[MR][2];
+#pragma GCC unroll 14
+    for (int i = 0; i < n_rows; i++)
+        sums[i][0] = sums[i][1] = _mm512_setzero_ps();
+    for (int k = 0; k < n_k; k++, a += 4, b += NR) {
+        __m512 b0 = _mm512_load_ps(b), b1 = _mm512_load_ps(b + 16);
+#pragma GCC unroll 14
+        for (int i = 0; i < n_rows; i++) {
+            __m512 av = _mm512_set1_ps(*(const float *)(a + i * A_ROW_BYTES));
+            sums[i][0] = _mm512_fmadd_ps(av, b0, sums[i][0]);
+            sums[i][1] = _mm512_fmadd_ps(av, b1, sums[i][1]);
+        }
+    }
+#pragma GCC unroll 14
+    for (int i = 0; i < n_rows; i++) {
+        float *row = c + (size_t)i * c_stride;
+        if (add) {
+            sums[i][0] = _mm512_add_ps(sums[i][0], _mm512_loadu_ps(row));
+            sums[i][1] = _mm512_add_ps(sums[i][1], _mm512_loadu_ps(row + 16));
+        }
+        _mm512_storeu_ps(row, sums[i][0]);
+        _mm512_storeu_ps(row + 16, sums[i][1]);
+    }
+}
+
+#define RUN_CASE(N_ROWS)                                                                           \
+    case N_ROWS:                                                                                   \
+        run_tile(c, c_stride, a, b, N_ROWS, n_k, add);                                             \
+        break;
+
+static void run(float *c, size_t c_stride, const void *a, const void *b, int n_rows, int n_k,
+                bool add)
+{
+    switch (n_rows) {
+        RUN_CASE(1)
+        RUN_CASE(2)
+        RUN_CASE(3)
+        RUN_CASE(4)
+        RUN_CASE(5)
+        RUN_CASE(6)
+        RUN_CASE(7)
+        RUN_CASE(8)
+        RUN_CASE(9)
+        RUN_CASE(10)
+        RUN_CASE(11)
+        RUN_CASE(12)
+        RUN_CASE(13)
+        RUN_CASE(14)
+    default:
+        assert(!"a tile has 1 to MR rows");
+    }
+}
+
+static const struct gemm_kernel gemm = {
+    .mr = MR,
+    .nr = NR,
+    .kc = KC,
+    .a_row_bytes = A_ROW_BYTES,
+    .b_k_bytes = NR * 4,
+    .pack_a = pack_a,
+    .pack_b = pack_b,
+    .run = run,
+};
+
+/* --- Measurements -------------------------------------------------------------------------- */
+
+static float read_all(const void *p, size_t n_bytes)
+{
+    const char *from = p;
+    __m512i sums[8];
+    for (int i = 0; i < 8; i++)
+        sums[i] = _mm512_setzero_si512();
+    for (size_t at = 0; at < n_bytes; at += 512)
+        for (size_t i = 0; i < 8; i++)
+            sums[i] = _mm512_add_epi32(sums[i], _mm512_loadu_si512(from + at + 64 * i));
+    for (int i = 1; i < 8; i++)
+        sums[0] = _mm512_add_epi32(sums[0], sums[i]);
+    return (float)_mm512_reduce_add_epi32(sums[0]);
+}
+
+static double burst(void)
+{
+    enum { N_ROUNDS = 1 << 20, N_SUMS = 24 };
+    __m512 sums[N_SUMS], factor = _mm512_set1_ps(0.999f), term = _mm512_set1_ps(0.5f);
+    for (int i = 0; i < N_SUMS; i++)
+        sums[i] = _mm512_set1_ps((float)i);
+    for (int round = 0; round < N_ROUNDS; round++) {
+#pragma GCC unroll 24
+        for (int i = 0; i < N_SUMS; i++)
+            sums[i] = _mm512_fmadd_ps(sums[i], factor, term);
+    }
+    for (int i = 1; i < N_SUMS; i++)
+        sums[0] = _mm512_add_ps(sums[0], sums[i]);
+    volatile float keep = _mm512_reduce_add_ps(sums[0]);
+    (void)keep;
+    return 2.0 * 16 * N_ROUNDS * N_SUMS;
+}
+
+const struct linear_kernels linear_kernels_avx512 = {
+    .f32 = {.dots = &dots_kernel, .gemm = &gemm, .burst = burst},
+    .finish = linear_finish,
+    .read = read_all,
+};
+
+#endif

@@ -1,0 +1,223 @@
+/* `attnscope bench decode|prefill|attention`: any known shape with seeded random weights; each
+ * figure beside the limit of this machine, measured in the same run. */
+#include "tui/cli/bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/base/memory.h"
+#include "engine/model/kv_cache.h"
+#include "engine/text/screen_text.h"
+#include "presets/preset.h"
+#include "tui/cli/commands.h"
+
+struct bench_kind {
+    const char *name;
+    const char *shape; /* default */
+    int ctx, n_repeats;
+    bool (*run)(struct bench *b, struct json *result, struct error *err);
+};
+
+static const struct bench_kind kinds[] = {
+    {"decode", "llama-3.2-1b", 16, 24, bench_decode},
+    {"prefill", "embedded", 4096, 1, bench_prefill},
+    {"attention", "llama-3.2-1b", 8192, 20, bench_attention},
+    {NULL, NULL, 0, 0, NULL},
+};
+
+struct bench_args {
+    struct bench bench;
+    const struct bench_kind *kind;
+};
+
+double bench_now_us(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec * 1e-3;
+}
+
+struct step_state *bench_step(struct bench *b, int n_context)
+{
+    struct step_state *step = b->backend->alloc(b->dev, sizeof *step);
+    if (step) {
+        struct step_state host = {.n_context = n_context, .append_tail = 0, .seed = 1};
+        b->backend->upload(b->dev, step, &host, sizeof host);
+    }
+    return step;
+}
+
+/* Cheap noise of unit variance: a sum of four uniform numbers, as bf16 or f32. */
+static void fill_noise(void *to, size_t n, enum dtype dtype, uint32_t *state)
+{
+    for (size_t i = 0; i < n; i++) {
+        float sum = 0;
+        for (int j = 0; j < 4; j++) {
+            *state = *state * 1664525u + 1013904223u;
+            sum += (float)(*state >> 8) * (1.0f / 16777216.0f) - 0.5f;
+        }
+        sum *= 1.7320508f;
+        uint32_t bits;
+        memcpy(&bits, &sum, sizeof bits);
+        if (dtype == DTYPE_F32)
+            ((float *)to)[i] = sum;
+        else
+            ((uint16_t *)to)[i] = (uint16_t)(bits >> 16);
+    }
+}
+
+bool bench_fill_cache(struct bench *b, struct kv_cache *out, int n_more, struct error *err)
+{
+    if (!kv_cache_open(out, b->backend, b->dev, &b->config, b->engine.kv_dtype, b->ctx + n_more,
+                       err))
+        return false;
+    enum { CHUNK = 1 << 20 };
+    size_t item = dtype_bytes(out->dtype);
+    char *noise = xcalloc(CHUNK, item);
+    uint32_t state = 12345;
+    for (uint64_t at = 0; at < out->bytes; at += CHUNK * item) {
+        uint64_t n = out->bytes - at < CHUNK * item ? out->bytes - at : CHUNK * item;
+        fill_noise(noise, n / item, out->dtype, &state);
+        b->backend->upload(b->dev, (char *)out->memory + at, noise, n);
+    }
+    free(noise);
+    return true;
+}
+
+static bool handle(void *user, const char *name, const char *value, struct error *err)
+{
+    struct bench_args *args = user;
+    struct bench *b = &args->bench;
+    bool ok = true;
+    int64_t n = 0;
+    if (!name) {
+        for (const struct bench_kind *k = kinds; k->name && !args->kind; k++)
+            if (strcmp(k->name, value) == 0)
+                args->kind = k;
+        return args->kind || fail(err, "unknown benchmark '%s': decode, prefill or attention",
+                                  value);
+    }
+    if (cli_engine_option(&b->engine, name, value, err, &ok))
+        return ok;
+    if (strcmp(name, "shape") == 0) {
+        b->shape = value;
+    } else if (strcmp(name, "ctx") == 0) {
+        ok = cli_int(name, value, 1, 1 << 24, &n, err);
+        b->ctx = (int)n;
+    } else if (strcmp(name, "repeat") == 0) {
+        ok = cli_int(name, value, 1, BENCH_MAX_REPEATS, &n, err);
+        b->n_repeats = (int)n;
+    } else if (strcmp(name, "chunk") == 0) {
+        ok = cli_int(name, value, 1, 1 << 16, &n, err);
+        b->chunk = (int)n;
+    } else if (strcmp(name, "stack") == 0) {
+        ok = preset_stack(&b->stack, value, err);
+        b->has_stack = true;
+    } else if (strcmp(name, "json") == 0) {
+        b->as_json = true;
+    }
+    return ok;
+}
+
+static bool bench_open(struct bench *b, struct json *result, struct error *err)
+{
+    struct device_options options = {.n_threads = b->engine.n_threads,
+                                     .exact = b->engine.kv_dtype == DTYPE_F32,
+                                     .isa = b->engine.isa};
+    char why[512];
+    if (!model_config_shape(&b->config, b->shape, err))
+        return false;
+    b->dev = backend_open(b->engine.backend, &options, &b->backend, why, sizeof why);
+    if (!b->dev)
+        return fail_code(err, EXIT_CODE_NO_DEVICE, "no device: %s", why);
+    b->bytes_per_s = b->backend->measure_read_bandwidth(b->dev);
+    b->flops_per_s = b->backend->measure_peak_flops(b->dev);
+    struct device_info info;
+    b->backend->describe(b->dev, &info);
+    json_set_string(result, "backend", b->backend->name);
+    json_set_string(result, "device", info.name);
+    json_set_string(result, "shape", b->shape);
+    json_set_string(result, "kv", b->engine.kv_dtype == DTYPE_F32 ? "f32" : "bf16");
+    json_set_int(result, "ctx", b->ctx);
+    json_set_number(result, "read_bandwidth_gb_s", b->bytes_per_s * 1e-9);
+    json_set_number(result, "peak_gflop_s", b->flops_per_s * 1e-9);
+    return true;
+}
+
+/* "name  value" lines for people; the JSON object is the same figures. */
+static void write_text(struct buf *out, const struct json *result)
+{
+    for (const struct json *v = json_first(result); v; v = json_next(v)) {
+        if (json_string(v)) {
+            char *text = screen_text_name(json_string(v), 0);
+            buf_printf(out, "%-34s %s\n", json_key(v), text);
+            free(text);
+        } else if (json_is_number(v)) {
+            buf_printf(out, "%-34s %.6g\n", json_key(v), json_number(v, 0));
+        }
+    }
+}
+
+static int run(int argc, char **argv)
+{
+    struct bench_args args = {0};
+    struct bench *b = &args.bench;
+    cli_engine_defaults(&b->engine);
+    switch (cli_parse(&command_bench, argc, argv, handle, &args)) {
+    case CLI_HELP_SHOWN:
+        return EXIT_CODE_OK;
+    case CLI_WRONG:
+        return EXIT_CODE_USAGE;
+    case CLI_GO:
+        break;
+    }
+    struct error err = {0};
+    if (!args.kind) {
+        fail_code(&err, EXIT_CODE_USAGE, "bench needs to know what: decode, prefill or attention");
+        return cli_fail(&err);
+    }
+    b->shape = b->shape ? b->shape : args.kind->shape;
+    b->ctx = b->ctx ? b->ctx : args.kind->ctx;
+    b->n_repeats = b->n_repeats ? b->n_repeats : args.kind->n_repeats;
+    b->chunk = b->chunk ? b->chunk : 512;
+    struct json *result = json_new_object();
+    struct buf out = {0};
+    json_set_string(result, "bench", args.kind->name);
+    bool ok = bench_open(b, result, &err) && args.kind->run(b, result, &err);
+    if (b->dev)
+        b->backend->close(b->dev);
+    if (ok) {
+        if (b->as_json) {
+            json_write(&out, result, true);
+            buf_append_char(&out, '\n');
+        } else {
+            write_text(&out, result);
+        }
+        ok = cli_write(out.data, out.len, &err);
+    }
+    buf_free(&out);
+    json_free(result);
+    return ok ? EXIT_CODE_OK : cli_fail(&err);
+}
+
+const struct cli_command command_bench = {
+    .name = "bench",
+    .usage = "decode|prefill|attention [OPTION]...",
+    .summary = "measure decode, prefill or attention of a shape with random weights",
+    .examples = "  attnscope bench decode --shape llama-3.2-1b\n"
+                "  attnscope bench attention --ctx 8192 --stack sink:4,local:400\n",
+    .options =
+        (const struct cli_option[]){
+            {"shape", "NAME", "llama-3.2-1b, qwen3-0.6b, embedded, ... (a wrong one lists all)"},
+            {"ctx", "N", "tokens in the cache; of prefill: tokens to prefill"},
+            {"stack", "S", "attention, decode: the sparse side (preset, file, JSON, short form)"},
+            {"repeat", "N", "timed steps, or pairs of dense and sparse calls"},
+            {"chunk", "N", "prefill: rows of one call (default 512)"},
+            CLI_ENGINE_OPTIONS,
+            {"json", NULL, "one JSON object"},
+            {NULL, NULL, NULL}},
+    .max_positional = 1,
+    .run = run,
+};

@@ -1,0 +1,46 @@
+/* attnscope: picks the command and runs it.  Everything else lies in the commands. */
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tui/cli/commands.h"
+
+const struct cli_command *const commands[] = {
+    &command_ask,    &command_resume, &command_models, &command_stacks,
+    &command_doctor, &command_bench,  &command_debug,  NULL,
+};
+
+static void show_usage(FILE *to)
+{
+    fputs("attnscope: compare dense and sparse attention in language models\n\n"
+          "  attnscope [MODEL] [OPTION]...   the workbench; MODEL is a folder, org/name in the\n"
+          "                                  HuggingFace cache, or nothing: the embedded model\n",
+          to);
+    for (const struct cli_command *const *c = commands; *c; c++)
+        fprintf(to, "  attnscope %-21s %s\n", (*c)->name, (*c)->summary);
+    fputs("\nEach command has --help.  Exit codes: 0 ok, 1 run-time error, 2 usage, 3 assertion "
+          "failed,\n4 model or file invalid, 5 no device or out of memory, 128+n signal n.\n",
+          to);
+}
+
+int main(int argc, char **argv)
+{
+    /* LC_NUMERIC stays "C": JSON and numbers on the command line use a point. */
+    setlocale(LC_CTYPE, "");
+    signal(SIGPIPE, SIG_IGN);
+    if (argc > 1) {
+        if (strcmp(argv[1], "--version") == 0) {
+            puts("attnscope " ATTNSCOPE_VERSION);
+            return EXIT_CODE_OK;
+        }
+        if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+            show_usage(stdout);
+            return EXIT_CODE_OK;
+        }
+        for (const struct cli_command *const *c = commands; *c; c++)
+            if (strcmp(argv[1], (*c)->name) == 0)
+                return (*c)->run(argc - 1, argv + 1);
+    }
+    return command_workbench.run(argc, argv);
+}

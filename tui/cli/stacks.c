@@ -1,0 +1,130 @@
+/* `attnscope stacks`: the presets and the maskers they are made of. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/attention/stack.h"
+#include "engine/base/json.h"
+#include "engine/text/screen_text.h"
+#include "presets/preset.h"
+#include "tui/cli/commands.h"
+
+static bool handle(void *user, const char *name, const char *value, struct error *err)
+{
+    (void)value;
+    (void)err;
+    if (name && strcmp(name, "json") == 0)
+        *(bool *)user = true;
+    return true;
+}
+
+static void write_budget(const struct masker_param *p, struct budget value, struct json *o,
+                         const char *key)
+{
+    struct buf text = {0};
+    param_write(p, value, &text);
+    json_set_string(o, key, text.data ? text.data : "");
+    buf_free(&text);
+}
+
+static struct json *masker_to_json(const struct masker *m)
+{
+    struct json *o = json_new_object(), *params = json_new_array();
+    json_set_string(o, "masker", m->name);
+    json_set_string(o, "title", m->title);
+    json_set_string(o, "summary", m->summary);
+    json_set_string(o, "cost", m->cost);
+    json_set_string(o, "source", m->source);
+    json_set_bool(o, "reads_all_keys", m->reads_all_keys);
+    for (int i = 0; i < m->n_params; i++) {
+        struct json *p = json_new_object();
+        json_set_string(p, "name", m->params[i].name);
+        json_set_string(p, "help", m->params[i].help);
+        write_budget(&m->params[i], m->params[i].fallback, p, "default");
+        json_add(params, p);
+    }
+    json_set(o, "params", params);
+    return o;
+}
+
+static struct json *all_to_json(const struct preset_list *list)
+{
+    struct json *o = json_new_object(), *stacks = json_new_array(), *all = json_new_array();
+    for (size_t i = 0; i < list->n; i++) {
+        struct stack stack;
+        struct json *entry;
+        if (!preset_stack(&stack, list->entries[i].name, NULL))
+            continue;
+        entry = stack_to_json(&stack);
+        json_set_string(entry, "title", list->entries[i].title);
+        json_set_string(entry, "source", list->entries[i].source);
+        json_add(stacks, entry);
+    }
+    for (const struct masker *const *m = maskers; *m; m++)
+        json_add(all, masker_to_json(*m));
+    json_set(o, "stacks", stacks);
+    json_set(o, "maskers", all);
+    return o;
+}
+
+static void write_text(const struct preset_list *list, struct buf *out)
+{
+    buf_append_str(out, "Presets (--stack NAME):\n");
+    for (size_t i = 0; i < list->n; i++) {
+        struct stack stack;
+        struct buf form = {0};
+        if (!preset_stack(&stack, list->entries[i].name, NULL))
+            continue;
+        stack_write_short(&stack, &form);
+        char *title = screen_text_name(list->entries[i].title, 0);
+        buf_printf(out, "  %-14s %s\n  %14s %s\n", list->entries[i].name, form.data, "", title);
+        free(title);
+        buf_free(&form);
+    }
+    buf_append_str(out, "\nMaskers (--stack NAME:VALUE:PARAM=VALUE,...):\n");
+    for (const struct masker *const *m = maskers; *m; m++) {
+        buf_printf(out, "  %-14s %s  [%s]\n", (*m)->name, (*m)->summary, (*m)->cost);
+        for (int i = 0; i < (*m)->n_params; i++) {
+            const struct masker_param *p = &(*m)->params[i];
+            struct buf value = {0};
+            param_write(p, p->fallback, &value);
+            buf_printf(out, "  %14s %s (default %s): %s\n", "", p->name, value.data, p->help);
+            buf_free(&value);
+        }
+    }
+}
+
+static int run(int argc, char **argv)
+{
+    bool as_json = false;
+    switch (cli_parse(&command_stacks, argc, argv, handle, &as_json)) {
+    case CLI_HELP_SHOWN:
+        return EXIT_CODE_OK;
+    case CLI_WRONG:
+        return EXIT_CODE_USAGE;
+    case CLI_GO:
+        break;
+    }
+    struct error err = {0};
+    struct buf out = {0};
+    struct preset_list list = preset_list_stacks();
+    if (as_json) {
+        struct json *o = all_to_json(&list);
+        json_write(&out, o, true);
+        buf_append_char(&out, '\n');
+        json_free(o);
+    } else {
+        write_text(&list, &out);
+    }
+    bool ok = cli_write(out.data, out.len, &err);
+    preset_list_free(&list);
+    buf_free(&out);
+    return ok ? EXIT_CODE_OK : cli_fail(&err);
+}
+
+const struct cli_command command_stacks = {
+    .name = "stacks",
+    .usage = "[--json]",
+    .summary = "list the ready-made stacks and the maskers",
+    .options = (const struct cli_option[]){{"json", NULL, "one JSON object"}, {NULL, NULL, NULL}},
+    .run = run,
+};
