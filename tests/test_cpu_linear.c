@@ -311,8 +311,8 @@ static void test_products_equal_sums_in_double(void **state)
 {
     (void)state;
     for (enum dtype dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++)
-        for (int i = 0; i < 60; i++) {
-            struct linear_case c = random_case(dtype, 1e6);
+        for (int i = 0; i < 150; i++) {
+            struct linear_case c = random_case(dtype, 2e6);
             check(&c);
         }
 }
@@ -397,8 +397,7 @@ static void test_activations_survive_large_values(void **state)
                 float got = NAN, x = inputs[i];
                 cpu_norm_linear(levels[level].dev, &got, &x, NULL, &w, a, 1);
                 double want = true_activation(x, a) * (a == ACTIVATION_SWIGLU ? x : 1);
-                if (!(fabs(got - want) <=
-                      3e-7 * fabs(x) * (a == ACTIVATION_SWIGLU ? fabs(want / x) + 1 : 1)))
+                if (!(fabs(got - want) <= 3e-7 * (fabs(x) + fabs(want))))
                     fail_msg("%s, activation %d of %g: got %g, want %g", levels[level].name, a, x,
                              got, want);
             }

@@ -89,7 +89,6 @@ void act_bottom(struct app *app, const char *argument);
 void act_difference_next(struct app *app, const char *argument);
 void act_difference_previous(struct app *app, const char *argument);
 void act_zoom(struct app *app, const char *argument);
-void act_screen(struct app *app, const char *argument);
 void act_repaint(struct app *app, const char *argument);
 void act_suspend(struct app *app, const char *argument);
 

@@ -137,6 +137,7 @@ struct app {
 
     struct session_log *log;
     bool log_waiting; /* something was logged since the last tick */
+    int n_logged_lanes;
 };
 
 /* Plain state with dense and no question: nothing is opened or started. */
@@ -146,6 +147,8 @@ void app_free(struct app *app);
 void app_load_start(struct app *app);
 /* Starts the engine and the model's load: after the first frame. */
 void app_start_engine(struct app *app);
+/* Opens the session log: new, or the resumed session's. */
+void app_start_log(struct app *app);
 void app_load_model(struct app *app, const char *name);
 
 /* Applies an engine event and logs it; the event stays the caller's. */
@@ -173,6 +176,8 @@ bool app_busy(const struct app *app);
 void app_run_question(struct app *app, int i);
 void app_run_all(struct app *app);
 void app_cancel(struct app *app);
+/* Forgets the questions that wait for their turn. */
+void app_unqueue(struct app *app);
 
 /* --- Context and questions (app_input.c) --- */
 

@@ -129,11 +129,16 @@ void app_run_all(struct app *app)
     app_run_question(app, 0);
 }
 
-void app_cancel(struct app *app)
+void app_unqueue(struct app *app)
 {
     for (int i = 0; i < app->n_questions; i++)
         if (app->questions[i].state == QUESTION_QUEUED)
             app->questions[i].state = app->questions[i].report ? QUESTION_DONE : QUESTION_NEW;
+}
+
+void app_cancel(struct app *app)
+{
+    app_unqueue(app);
     if (!app_busy(app)) {
         app_message(app, ROLE_DIM, "nothing runs: press q to quit");
         return;

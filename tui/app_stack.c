@@ -32,10 +32,11 @@ void app_clamp(struct app *app)
 
 void app_log_lanes(struct app *app)
 {
-    if (!app->log)
-        return;
     for (int i = 0; i < app->lanes.n; i++)
         session_log_stack(app->log, i, app->lanes.lane[i].name, &app->lanes.lane[i].stack);
+    for (int i = app->n_logged_lanes - 1; i >= app->lanes.n; i--)
+        session_log_stack(app->log, i, "", NULL);
+    app->n_logged_lanes = app->lanes.n;
     app->log_waiting = true;
 }
 
@@ -45,8 +46,6 @@ void app_edit_stack(struct app *app, const struct stack *stack)
     lanes_set_stack(&app->lanes, lane, stack);
     app_clamp(app);
     app->dirty = true;
-    if (app->log) {
-        session_log_stack(app->log, lane, app->lanes.lane[lane].name, stack);
-        app->log_waiting = true;
-    }
+    session_log_stack(app->log, lane, app->lanes.lane[lane].name, stack);
+    app->log_waiting = true;
 }

@@ -53,9 +53,8 @@ struct sparse_attention {
 
 int sparse_attention_max_rows(int n_heads, int n_kv_heads, int max_keys)
 {
-    /* A score, a key and a probability per head and key, and the group's union of index and heads.
-     */
-    size_t row_bytes = (size_t)max_keys * ((size_t)n_heads * 12 + (size_t)n_kv_heads * 8);
+    /* A score, a key, its probability and its bias per head, and the index and heads per group. */
+    size_t row_bytes = (size_t)max_keys * ((size_t)n_heads * 16 + (size_t)n_kv_heads * 8);
     size_t rows = SELECTION_BYTES / (row_bytes ? row_bytes : 1);
     return rows < 1 ? 1 : rows > MAX_PIECE_ROWS ? MAX_PIECE_ROWS : (int)rows;
 }

@@ -1,11 +1,9 @@
 /* A model folder's weights: which files hold them, and one sorted table of all their tensors.
  * Names come from a file and are not trusted: an index can name plain files of its folder only. */
-#include <errno.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "engine/base/file.h"
 #include "engine/base/json.h"
@@ -47,17 +45,23 @@ static int compare_mappings(const void *a, const void *b)
     return order ? order : strcmp(x->tensor, y->tensor);
 }
 
-/* A link may lead to the blobs of the same cached repository; elsewhere the user is told. */
+/* A link may lead to the blobs of the same cached repository, or stay in the folder; elsewhere the
+ * user is told. */
 static void warn_of_outside_link(struct checkpoint *c, const char *path)
 {
-    struct stat st;
+    static const char blobs[] = "../../blobs/";
     char target[PATH_MAX], folder[PATH_MAX];
-    if (lstat(path, &st) != 0 || !S_ISLNK(st.st_mode) || !realpath(path, target) ||
-        !realpath(c->folder, folder))
+    ssize_t n = readlink(path, target, sizeof target - 1);
+    if (n < 0)
+        return; /* no link */
+    target[n] = '\0';
+    if (strncmp(target, blobs, strlen(blobs)) == 0 && !strchr(target + strlen(blobs), '/') &&
+        strstr(c->folder, "/snapshots/"))
         return;
-    char *snapshots = strstr(folder, "/snapshots/");
-    size_t n = snapshots ? (size_t)(snapshots - folder) : strlen(folder);
-    if (strncmp(target, folder, n) != 0 || target[n] != '/')
+    if (!realpath(path, target) || !realpath(c->folder, folder))
+        return;
+    size_t len = strlen(folder);
+    if (strncmp(target, folder, len) != 0 || target[len] != '/')
         buf_printf(&c->warnings, "%s is a link to %s, outside the folder\n", path, target);
 }
 

@@ -13,15 +13,15 @@
 char *hub_resolve(const char *name, struct error *err);
 
 struct hub_model {
-    char *name;      /* "org/name", or the path of a plain folder */
-    char *folder;    /* the snapshot folder */
+    char *name;       /* "org/name", or the path of a plain folder */
+    char *folder;     /* the snapshot folder */
     char revision[8]; /* 7 hex digits, or "" */
     char *architecture;
     char *dtype;
     int n_layers, n_heads, n_kv_heads, max_seq_len;
     uint64_t n_params, n_bytes;
     uint64_t kv_bytes_per_token; /* bf16 */
-    char *problem;   /* NULL if loadable; else why not, naming the file */
+    char *problem;               /* NULL if loadable; else why not, naming the file */
 };
 
 struct hub_list {

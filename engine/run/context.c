@@ -59,8 +59,8 @@ static bool open_cache(struct worker *w, int n, uint64_t tail_bytes, struct erro
                          (double)info.free_bytes / (1 << 20),
                          (unsigned long long)(left / per_token));
     }
-    w->context.open = kv_cache_open(&w->context.kv, w->backend, w->dev, config, w->kv_dtype,
-                                    capacity, err);
+    w->context.open =
+        kv_cache_open(&w->context.kv, w->backend, w->dev, config, w->kv_dtype, capacity, err);
     return w->context.open;
 }
 
@@ -109,8 +109,8 @@ bool context_prefill(struct worker *w, const struct token_list *ids, int n_more,
         int rows = context_chunk_rows(m, done);
         if (rows > n - done)
             rows = n - done;
-        worker_forward(w, &(struct worker_call){
-                              .tokens = ids->ids + done, .n_rows = rows, .n_context = done});
+        worker_forward(
+            w, &(struct worker_call){.tokens = ids->ids + done, .n_rows = rows, .n_context = done});
         if (!worker_sync(w, err))
             return false;
         token_list_append(&c->ids, ids->ids + done, (size_t)rows);

@@ -13,7 +13,7 @@ enum { DENSE_CACHE_ENTRIES = 64 };
 
 /* All that a dense answer depends on. */
 struct dense_key {
-    uint64_t hash[2];   /* two hashes of the context's and the question's tokens */
+    uint64_t hash[2]; /* two hashes of the context's and the question's tokens */
     size_t n_context, n_question;
     uint64_t seed;
     struct sampling sampling;

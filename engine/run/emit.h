@@ -9,11 +9,11 @@
 #include "engine/run/queue.h"
 
 struct emitter {
-    struct queue *events;   /* borrowed */
-    int64_t engine_us;      /* monotonic: when the engine started */
-    int64_t command_us;     /* monotonic: when the running command started */
-    int64_t phase_us;       /* monotonic: when its phase started */
-    int64_t progress_us;    /* monotonic: when progress was told last */
+    struct queue *events; /* borrowed */
+    int64_t engine_us;    /* monotonic: when the engine started */
+    int64_t command_us;   /* monotonic: when the running command started */
+    int64_t phase_us;     /* monotonic: when its phase started */
+    int64_t progress_us;  /* monotonic: when progress was told last */
 };
 
 /* Stamps e and moves it into the queue, waiting for room; once the engine stops it is freed. */

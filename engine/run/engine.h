@@ -2,7 +2,9 @@
  *
  * The interface thread calls everything here.  Both queues are bounded; a full event queue makes
  * the engine wait, it never drops an event.  Every ask yields, for each question and lane, tokens
- * and exactly one EVENT_DONE, then one EVENT_FINISHED (or EVENT_FAILED before any lane began). */
+ * and exactly one EVENT_DONE, then one EVENT_FINISHED (or EVENT_FAILED before any lane began).
+ * A load yields EVENT_LOADED and EVENT_FINISHED, only the latter when cancelled, or EVENT_FAILED.
+ */
 #ifndef ATTNSCOPE_ENGINE_RUN_ENGINE_H
 #define ATTNSCOPE_ENGINE_RUN_ENGINE_H
 
@@ -27,7 +29,8 @@ struct engine *engine_start(const struct engine_options *options, struct error *
 /* Cancels, waits for the thread, frees everything; events not yet taken are dropped. */
 void engine_stop(struct engine *e);
 
-/* Commands.  Each is one at a time: false while another runs. */
+/* Commands.  Each is one at a time: false while another runs.  A model that cannot be loaded leaves
+ * the one before in place, unless both did not fit in memory. */
 bool engine_load(struct engine *e, const char *folder);
 /* Takes the request (freed by the engine) also when it returns false. */
 bool engine_ask(struct engine *e, struct request *request);

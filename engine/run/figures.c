@@ -96,8 +96,9 @@ static void fill_reads(const struct lane *l, struct lane_metrics *out)
 
     struct attention_counts all;
     lane_counts(l, &all);
-    out->density = metric_density(&all);
-    out->read_density = metric_read_density(&all);
+    bool known = l->dense || l->n_steps > 0;
+    out->density = known ? metric_density(&all) : -1;
+    out->read_density = known ? metric_read_density(&all) : -1;
     out->rescued = all.rescued;
     out->reads_all_keys = stack_reads_all_keys(&l->request->lanes[l->index].stack);
     if (!l->counts) {

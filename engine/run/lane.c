@@ -175,8 +175,8 @@ static void measure_kl(struct lane *l, struct answer_step *step)
 {
     struct worker *w = l->w;
     int vocab_size = w->loaded->model->config.vocab_size;
-    const float *base = w->scratch.base_logits +
-                        (size_t)(l->n_steps % WORKER_BLOCK_STEPS) * (size_t)vocab_size;
+    const float *base =
+        w->scratch.base_logits + (size_t)(l->n_steps % WORKER_BLOCK_STEPS) * (size_t)vocab_size;
     w->backend->kl_divergence(w->dev, w->scratch.kl, base, w->scratch.logits, vocab_size);
     w->backend->download(w->dev, &step->kl, w->scratch.kl, sizeof step->kl);
 }
@@ -211,8 +211,7 @@ static bool compute_step(struct lane *l, const struct lane *base, struct answer_
                          "the model gave no usable logits at answer token %d; its weights may be "
                          "damaged",
                          l->n_steps);
-    step->step_us =
-        (int64_t)b->time_between_us(w->dev, WORKER_STEP_SLOT, WORKER_STEP_SLOT + 1);
+    step->step_us = (int64_t)b->time_between_us(w->dev, WORKER_STEP_SLOT, WORKER_STEP_SLOT + 1);
     step->attention_us = (int64_t)sparse_attention_us(l->attention);
     if (l->n_steps == 0)
         lane_counts(l, &l->question_counts);

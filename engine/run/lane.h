@@ -21,12 +21,12 @@
 enum { LANE_PROBE_EVERY = 16 };
 
 struct lane {
-    struct worker *w;                  /* borrowed, as the next two */
+    struct worker *w; /* borrowed, as the next two */
     const struct request *request;
     const struct token_list *question; /* its tokens */
     int question_index, index;         /* which question, which lane of the request */
     int n_context, max_tokens;
-    bool dense;                        /* its stack has no maskers */
+    bool dense; /* its stack has no maskers */
     struct sparse_attention *attention;
     struct kv_tail tail;
     bool tail_open;

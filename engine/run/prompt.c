@@ -170,8 +170,8 @@ static bool fit_context(struct prompt *p, const struct prompt_format *f, const s
     for (int i = 0; i < p->n_questions; i++)
         if (p->questions[i].n > n_question)
             n_question = p->questions[i].n;
-    long long room = (long long)max_seq_len - max_tokens - (long long)n_question -
-                     (long long)f->prefix.n;
+    long long room =
+        (long long)max_seq_len - max_tokens - (long long)n_question - (long long)f->prefix.n;
     if (room < 0)
         return fail_code(err, EXIT_CODE_USAGE,
                          "the question (%zu tokens) and an answer of up to %d do not fit the "
@@ -225,8 +225,7 @@ static bool fill_empty_questions(struct prompt *p, struct error *err)
 }
 
 bool prompt_build(struct prompt *out, const struct prompt_format *format,
-                  const struct request *request, int max_seq_len, int max_tokens,
-                  struct error *err)
+                  const struct request *request, int max_seq_len, int max_tokens, struct error *err)
 {
     struct token_list body = {0};
     struct buf notice = {0};
@@ -243,8 +242,7 @@ bool prompt_build(struct prompt *out, const struct prompt_format *format,
         notice_utf8(&notice, "question", request->questions[i], strlen(request->questions[i]));
     }
     notice_utf8(&notice, "context", request->context ? request->context : "", request->n_context);
-    ok = ok &&
-         fit_context(out, format, request, &body, max_seq_len, max_tokens, &notice, err);
+    ok = ok && fit_context(out, format, request, &body, max_seq_len, max_tokens, &notice, err);
     if (ok) {
         token_list_append(&out->context, format->prefix.ids, format->prefix.n);
         token_list_append(&out->context, body.ids, body.n);

@@ -21,10 +21,10 @@
 /* How a model wants its prompts; made once when it is loaded. */
 struct prompt_format {
     const struct tokenizer *tokenizer; /* borrowed */
-    struct token_list prefix;    /* the template's text before the message, BOS included */
-    struct token_list suffix;    /* after it, up to where the answer starts */
-    struct token_list separator; /* "\n\n" on its own, for a context that was cut */
-    bool chat;                   /* false: a base model, prompts are continued */
+    struct token_list prefix;          /* the template's text before the message, BOS included */
+    struct token_list suffix;          /* after it, up to where the answer starts */
+    struct token_list separator;       /* "\n\n" on its own, for a context that was cut */
+    bool chat;                         /* false: a base model, prompts are continued */
 };
 
 /* chat may be NULL: completion mode.  A template that cannot frame a message is an error whose

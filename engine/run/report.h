@@ -10,7 +10,7 @@
 
 struct report_token {
     int32_t id;
-    size_t text_end;   /* answer.len after this token: its text is [previous end, text_end) */
+    size_t text_end; /* answer.len after this token: its text is [previous end, text_end) */
     float logprob;
     int64_t step_us, attention_us;
     int64_t at_us;
@@ -27,12 +27,12 @@ struct report_lane {
 };
 
 struct report {
-    struct model_info model;       /* owned copy */
+    struct model_info model; /* owned copy */
     struct context_info context;
-    struct request *request;       /* owned copy */
-    struct report_lane *lanes;     /* [n_questions * n_lanes], question-major */
+    struct request *request;   /* owned copy */
+    struct report_lane *lanes; /* [n_questions * n_lanes], question-major */
     bool finished, cancelled;
-    struct error error;            /* EVENT_FAILED: its text is not empty */
+    struct error error; /* EVENT_FAILED: its text is not empty */
 };
 
 /* For the given request (copied) on the given model (copied; may be NULL). */

@@ -35,10 +35,10 @@ struct request {
     int max_tokens;      /* of an answer; 0: generation_config's, else 128 */
     int max_context;     /* tokens of context kept at most; 0: what fits the window */
     enum keep keep;
-    bool keep_given;     /* false: a context longer than the window is an error */
+    bool keep_given; /* false: a context longer than the window is an error */
     enum setup setup;
-    bool forced;         /* every lane is fed lane 0's tokens */
-    bool probe;          /* measure recall and output error in untimed steps */
+    bool forced; /* every lane is fed lane 0's tokens; what it would choose is told */
+    bool probe;  /* measure recall and output error in untimed steps */
     uint64_t seed;
     struct sampling sampling; /* temperature 0: greedy */
 };
@@ -47,6 +47,7 @@ struct request {
 void request_init(struct request *r);
 void request_free(struct request *r);
 bool request_add_question(struct request *r, const char *question, struct error *err);
+/* name NULL or "": the stack's short form. */
 bool request_add_lane(struct request *r, const char *name, const struct stack *stack,
                       struct error *err);
 /* A deep copy, for sending. */

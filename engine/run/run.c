@@ -91,11 +91,10 @@ bool run_ask(struct worker *w, const struct request *request, struct error *err)
         return false;
 
     size_t n_question = longest_question(&prompt);
-    uint64_t tail_bytes =
-        lane_tail_bytes(w, n_question, max_tokens) * (uint64_t)request->n_lanes;
+    uint64_t tail_bytes = lane_tail_bytes(w, n_question, max_tokens) * (uint64_t)request->n_lanes;
     bool reused, complete;
-    bool ok = context_prefill(w, &prompt.context, (int)n_question + max_tokens, tail_bytes,
-                              &reused, &complete, err);
+    bool ok = context_prefill(w, &prompt.context, (int)n_question + max_tokens, tail_bytes, &reused,
+                              &complete, err);
     if (ok && complete)
         tell_context(w, &prompt, reused);
     for (int q = 0; ok && q < prompt.n_questions; q++) {

@@ -25,8 +25,7 @@ static bool device_alloc(struct worker *w, void *out, size_t n_bytes, struct err
     return fail_code(err, EXIT_CODE_NO_DEVICE,
                      "%s: no memory for %.1f MiB of scratch, %.1f MiB are free; choose a smaller "
                      "model",
-                     info.name, (double)n_bytes / (1 << 20),
-                     (double)info.free_bytes / (1 << 20));
+                     info.name, (double)n_bytes / (1 << 20), (double)info.free_bytes / (1 << 20));
 }
 
 static bool scratch_open(struct worker *w, int vocab_size, struct error *err)

@@ -71,7 +71,7 @@ static inline bool worker_cancelled(const struct worker *w)
 struct worker_call {
     const int32_t *tokens;
     int n_rows;
-    int n_context, n_tail;      /* keys there before this call */
+    int n_context, n_tail; /* keys there before this call */
     const struct kv_tail *tail;
     uint32_t step;
     uint64_t seed;

@@ -147,30 +147,37 @@ static void matcher_finish(struct added_matcher *m)
         m->starts[byte + 1] += m->starts[byte];
 }
 
-bool added_tokens_build(struct added_tokens *added, const struct normalizer *normalizer,
-                        struct error *err)
+/* Adds the spelling of a token to a matcher; an empty one would match everywhere. */
+static void add_spelling(struct added_matcher *m, const struct added_token *token, struct buf *text)
 {
+    size_t n = text->len;
+    if (n)
+        m->spellings[m->n++] = (struct spelling){.text = buf_take(text), .n = n, .token = token};
+}
+
+bool added_tokens_build(struct added_tokens *added, const struct normalizer *normalizer,
+                        struct vocabulary *vocab, struct error *err)
+{
+    bool ok = true;
     added->raw.spellings = xcalloc(added->n, sizeof *added->raw.spellings);
     added->normalized.spellings = xcalloc(added->n, sizeof *added->normalized.spellings);
-    for (size_t i = 0; i < added->n; i++) {
+    for (size_t i = 0; ok && i < added->n; i++) {
         const struct added_token *token = &added->tokens[i];
-        struct added_matcher *m = token->normalized ? &added->normalized : &added->raw;
         struct buf text = {0};
-        if (!token->normalized)
+        if (!token->normalized) {
             buf_append_str(&text, token->content);
-        else if (!normalizer_run(normalizer, token->content, strlen(token->content), &text, err)) {
-            buf_free(&text);
-            return false;
+            add_spelling(&added->raw, token, &text);
+        } else {
+            ok = normalizer_run(normalizer, token->content, strlen(token->content), &text, err);
+            if (ok)
+                vocabulary_set_decoded(vocab, token->id, text.data, text.len);
+            add_spelling(&added->normalized, token, &text);
         }
-        size_t n = text.len;
-        if (n)
-            m->spellings[m->n++] =
-                (struct spelling){.text = buf_take(&text), .n = n, .token = token};
         buf_free(&text);
     }
     matcher_finish(&added->raw);
     matcher_finish(&added->normalized);
-    return true;
+    return ok;
 }
 
 /* The longest spelling that text [n] begins with, or NULL. */

@@ -33,9 +33,10 @@ bool added_tokens_put(struct added_tokens *added, struct added_token token,
 /* Reads {"content": ..., "special": ..., ...} under the given id and puts it in. */
 bool added_tokens_load(struct added_tokens *added, const struct json *v, int64_t id,
                        struct vocabulary *vocab, struct error *err);
-/* Makes ready for matching: once, after the last put. */
+/* Makes ready for matching: once, after the last put.  As in the reference, a token that is looked
+ * for in normalized text is also decoded to its normalized spelling. */
 bool added_tokens_build(struct added_tokens *added, const struct normalizer *normalizer,
-                        struct error *err);
+                        struct vocabulary *vocab, struct error *err);
 
 /* One walk over a text [n], valid UTF-8, from left to right: leftmost match, then longest. */
 struct added_walk {

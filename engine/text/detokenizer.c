@@ -8,7 +8,7 @@ static void feed(const struct tokenizer *t, struct decoder_run *run, int32_t id,
 {
     const struct token *token = vocabulary_by_id(t->vocab, id);
     if (token && !(skip_special && token->special))
-        decoder_run_token(run, token->text, token->n, out);
+        decoder_run_token(run, token->decoded, token->n_decoded, out);
 }
 
 void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special,

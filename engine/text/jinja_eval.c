@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/text/jinja_methods.h"
 #include "engine/text/jinja_run.h"
 #include "engine/text/jinja_scope.h"
 
@@ -120,22 +121,22 @@ bool jinja_loop_attribute(struct jinja_run *run, struct jinja_loop *loop, const 
                              out);
 }
 
-struct jinja_value jinja_loop_cycle(struct jinja_run *run, const struct jinja_loop *loop,
+struct jinja_value jinja_loop_cycle(struct jinja_run *run, struct jinja_value loop,
                                     const struct jinja_args *args)
 {
     if (!args->n)
         jinja_raise(&run->trap, "loop.cycle needs at least one value");
-    return args->positional[loop->index % args->n];
+    return args->positional[loop.loop->index % args->n];
 }
 
-struct jinja_value jinja_loop_changed(struct jinja_run *run, struct jinja_loop *loop,
+struct jinja_value jinja_loop_changed(struct jinja_run *run, struct jinja_value loop,
                                       const struct jinja_args *args)
 {
     struct jinja_value now = jinja_sequence_new(run, JINJA_TUPLE);
     for (size_t i = 0; i < args->n; i++)
         jinja_push(run, now.sequence, args->positional[i]);
-    bool changed = !jinja_equal(run, loop->last_changed, now);
-    loop->last_changed = now;
+    bool changed = !jinja_equal(run, loop.loop->last_changed, now);
+    loop.loop->last_changed = now;
     return jinja_bool(changed);
 }
 
@@ -147,9 +148,12 @@ static int depth_of(struct jinja_run *run, const struct jinja_scope *scope)
     return outer && outer->kind == JINJA_LOOP ? outer->loop->depth + 1 : 0;
 }
 
-static enum flow run_for(struct jinja_run *run, struct jinja_scope *scope,
-                         const struct jinja_node *node)
+/* The else body runs unless some iteration reached the end of its body: in Jinja a break or
+ * continue in each of them brings it too. */
+static void run_for(struct jinja_run *run, struct jinja_scope *scope,
+                    const struct jinja_node *node)
 {
+    bool completed = false;
     struct jinja_loop *loop = jinja_alloc(&run->arena, sizeof *loop);
     *loop = (struct jinja_loop){.source = jinja_walk(run, jinja_eval(run, scope, node->b)),
                                 .node = node,
@@ -164,10 +168,13 @@ static enum flow run_for(struct jinja_run *run, struct jinja_scope *scope,
         assign(run, inner, node->a, loop->passed.items[loop->index]);
         jinja_scope_set(run, inner, &LOOP_NAME,
                         (struct jinja_value){.kind = JINJA_LOOP, .loop = loop});
-        if (run_body(run, inner, node->c) == FLOW_BREAK)
-            return FLOW_ON;
+        enum flow flow = run_body(run, inner, node->c);
+        completed |= flow == FLOW_ON;
+        if (flow == FLOW_BREAK)
+            break;
     }
-    return loop->passed.n ? FLOW_ON : run_body(run, jinja_scope_new(run, scope), node->d);
+    if (!completed)
+        run_body(run, jinja_scope_new(run, scope), node->d);
 }
 
 static enum flow run_if(struct jinja_run *run, struct jinja_scope *scope,
@@ -275,6 +282,15 @@ struct jinja_value jinja_call_macro(struct jinja_run *run, const struct jinja_ma
     return text;
 }
 
+/* What a block gives must be text already. */
+static void print_text(struct jinja_run *run, struct jinja_value v)
+{
+    if (v.kind != JINJA_STRING)
+        jinja_raise(&run->trap, "a block gives a %s where it must give a string",
+                    jinja_type_name(v));
+    jinja_print(run->out, v);
+}
+
 /* {% call macro(x) %}body{% endcall %}: the macro gets the body as the macro `caller`. */
 static void run_call(struct jinja_run *run, struct jinja_scope *scope,
                      const struct jinja_node *node)
@@ -297,7 +313,7 @@ static void run_call(struct jinja_run *run, struct jinja_scope *scope,
     }
     args.names[args.n_named] = &CALLER_NAME;
     args.named[args.n_named++] = new_macro(run, scope, node->b);
-    jinja_print(run->out, jinja_call(run, v, &args));
+    print_text(run, jinja_call(run, v, &args));
 }
 
 static void run_with(struct jinja_run *run, struct jinja_scope *scope,
@@ -323,7 +339,8 @@ static enum flow run_statement(struct jinja_run *run, struct jinja_scope *scope,
     case NODE_IF:
         return run_if(run, scope, node);
     case NODE_FOR:
-        return run_for(run, scope, node);
+        run_for(run, scope, node);
+        return FLOW_ON;
     case NODE_SET:
         assign(run, scope, node->a, jinja_eval(run, scope, node->b));
         return FLOW_ON;
@@ -339,7 +356,7 @@ static enum flow run_statement(struct jinja_run *run, struct jinja_scope *scope,
         return FLOW_ON;
     case NODE_FILTER_BLOCK:
         value = capture(run, jinja_scope_new(run, scope), node->b);
-        jinja_print(run->out, jinja_eval_filters(run, scope, node->a, value));
+        print_text(run, jinja_eval_filters(run, scope, node->a, value));
         return FLOW_ON;
     case NODE_WITH:
         run_with(run, scope, node);

@@ -73,10 +73,10 @@ static struct jinja_value apply_capitalize(struct jinja_run *run, struct jinja_v
 /* True for what Jinja's title sees between words; unlike Python's, an apostrophe is not. */
 static bool is_word_border(uint32_t c)
 {
-    return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' ||
-           (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
-           c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202F || c == 0x205F || c == 0x3000;
+    return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' || (c >= 9 && c <= 13) ||
+           (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+           c == 0x205F || c == 0x3000;
 }
 
 static struct jinja_value apply_title(struct jinja_run *run, struct jinja_value input,
@@ -124,8 +124,9 @@ static struct jinja_value apply_replace(struct jinja_run *run, struct jinja_valu
     int64_t count = -1;
     if (values[2].kind != JINJA_NONE)
         count = jinja_option_int(run, values[2], -1, "replace's count");
-    return jinja_replace(run, jinja_to_text(run, input).string, jinja_to_text(run, values[0]).string,
-                         jinja_to_text(run, values[1]).string, count);
+    return jinja_replace(run, jinja_to_text(run, input).string,
+                         jinja_to_text(run, values[0]).string, jinja_to_text(run, values[1]).string,
+                         count);
 }
 
 static struct jinja_value apply_default(struct jinja_run *run, struct jinja_value input,
@@ -187,8 +188,7 @@ static const struct jinja_filter FILTERS[] = {
     {"count", .apply = apply_length},
     {"string", .apply = apply_string},
     {"safe", .apply = apply_safe},
-    {"tojson",
-     .apply = jinja_to_json,
+    {"tojson", .apply = jinja_to_json,
      .signature = {{"ensure_ascii", "indent", "separators", "sort_keys"}}},
     {"upper", .apply = apply_upper},
     {"lower", .apply = apply_lower},
@@ -209,15 +209,10 @@ static const struct jinja_filter FILTERS[] = {
     {"first", .apply = jinja_filter_first},
     {"last", .apply = jinja_filter_last},
     {"reverse", .apply = jinja_filter_reverse},
-    {"sort",
-     .apply = jinja_filter_sort,
-     .signature = {{"reverse", "case_sensitive", "attribute"}}},
-    {"dictsort",
-     .apply = jinja_filter_dictsort,
+    {"sort", .apply = jinja_filter_sort, .signature = {{"reverse", "case_sensitive", "attribute"}}},
+    {"dictsort", .apply = jinja_filter_dictsort,
      .signature = {{"case_sensitive", "by", "reverse"}}},
-    {"unique",
-     .apply = jinja_filter_unique,
-     .signature = {{"case_sensitive", "attribute"}},
+    {"unique", .apply = jinja_filter_unique, .signature = {{"case_sensitive", "attribute"}},
      .lazy = true},
     {"items", .apply = jinja_filter_items, .lazy = true},
     {"min", .apply = jinja_filter_min, .signature = {{"case_sensitive", "attribute"}}},

@@ -23,9 +23,8 @@ static struct jinja_value get_path(struct jinja_run *run, struct jinja_value ite
             is_index = s->data[i] >= '0' && s->data[i] <= '9' && index < INT32_MAX;
             index = index * 10 + (s->data[i] - '0');
         }
-        item = jinja_item(run, item,
-                          is_index ? jinja_int(index)
-                                   : jinja_text(run, s->data + start, end - start));
+        item = jinja_item(
+            run, item, is_index ? jinja_int(index) : jinja_text(run, s->data + start, end - start));
         if (item.kind == JINJA_UNDEFINED && fallback.kind != JINJA_ABSENT &&
             fallback.kind != JINJA_NONE)
             item = fallback;
@@ -123,8 +122,7 @@ struct jinja_value jinja_filter_reverse(struct jinja_run *run, struct jinja_valu
     bool reversible = walk_reversible(run, input, &span);
     if (!reversible)
         span = jinja_walk(run, input);
-    struct jinja_value out =
-        jinja_sequence_new(run, reversible ? JINJA_GENERATOR : JINJA_LIST);
+    struct jinja_value out = jinja_sequence_new(run, reversible ? JINJA_GENERATOR : JINJA_LIST);
     jinja_charge(run, span.n / 16);
     for (size_t i = span.n; i > 0; i--)
         jinja_push(run, out.sequence, span.items[i - 1]);
@@ -154,8 +152,8 @@ static void sort_pairs(struct jinja_run *run, struct jinja_value (*pairs)[2], si
     struct jinja_value(*room)[2] = jinja_alloc_array(&run->arena, n, sizeof *room);
     for (size_t width = 1; width < n; width *= 2)
         for (size_t from = 0; from + width < n; from += 2 * width)
-            merge(run, pairs, room, from, from + width,
-                  from + 2 * width < n ? from + 2 * width : n, reversed);
+            merge(run, pairs, room, from, from + width, from + 2 * width < n ? from + 2 * width : n,
+                  reversed);
 }
 
 static struct jinja_value sorted_items(struct jinja_run *run, struct jinja_value (*pairs)[2],
@@ -193,8 +191,7 @@ struct jinja_value jinja_filter_sort(struct jinja_run *run, struct jinja_value i
     struct jinja_span span = jinja_walk(run, input);
     struct jinja_value(*pairs)[2] = jinja_alloc_array(&run->arena, span.n, sizeof *pairs);
     for (size_t i = 0; i < span.n; i++) {
-        pairs[i][0] =
-            sort_key(run, span.items[i], values[2], jinja_option_truth(values[1], false));
+        pairs[i][0] = sort_key(run, span.items[i], values[2], jinja_option_truth(values[1], false));
         pairs[i][1] = span.items[i];
     }
     return sorted_items(run, pairs, span.n, jinja_option_truth(values[0], false));
@@ -247,8 +244,7 @@ struct jinja_value jinja_filter_items(struct jinja_run *run, struct jinja_value 
     if (input.kind != JINJA_DICT)
         jinja_raise(&run->trap, "items needs a dict, not a %s", jinja_type_name(input));
     for (size_t i = 0; i < input.dict->n; i++)
-        jinja_push(run, list.sequence,
-                   jinja_pair(run, input.dict->keys[i], input.dict->values[i]));
+        jinja_push(run, list.sequence, jinja_pair(run, input.dict->keys[i], input.dict->values[i]));
     return list;
 }
 
@@ -363,9 +359,9 @@ static struct jinja_value keep(struct jinja_run *run, struct jinja_value input,
         struct jinja_value value = by_attribute
                                        ? get_path(run, span.items[i], args->positional[0], absent())
                                        : span.items[i];
-        bool passes = has_test ? jinja_apply_test(run, args->positional[n_before].string, value,
-                                                  &rest)
-                               : jinja_truth(value);
+        bool passes = has_test
+                          ? jinja_apply_test(run, args->positional[n_before].string, value, &rest)
+                          : jinja_truth(value);
         if (passes == wanted)
             jinja_push(run, list.sequence, span.items[i]);
     }

@@ -45,8 +45,7 @@ static int read_number(struct formatter *f)
 /* The next value of the tuple, or the only value. */
 static struct jinja_value next_value(struct formatter *f)
 {
-    bool is_tuple =
-        f->values.kind == JINJA_SEQUENCE && f->values.sequence->kind == JINJA_TUPLE;
+    bool is_tuple = f->values.kind == JINJA_SEQUENCE && f->values.sequence->kind == JINJA_TUPLE;
     size_t n = is_tuple ? f->values.sequence->n : 1;
     if (f->n_used >= n)
         jinja_raise(&f->run->trap, "a format has more conversions than the %zu values given", n);
@@ -192,8 +191,8 @@ struct jinja_value jinja_format(struct jinja_run *run, const struct jinja_string
     }
     bool is_tuple = values.kind == JINJA_SEQUENCE && values.sequence->kind == JINJA_TUPLE;
     /* A dict or a list may stay unused: Python takes it for a mapping. */
-    bool may_be_unused = values.kind == JINJA_DICT ||
-                         (values.kind == JINJA_SEQUENCE && !is_tuple) || f.by_name;
+    bool may_be_unused =
+        values.kind == JINJA_DICT || (values.kind == JINJA_SEQUENCE && !is_tuple) || f.by_name;
     size_t n = is_tuple ? values.sequence->n : 1;
     if (f.n_used < n && !may_be_unused)
         jinja_raise(&run->trap, "a format uses %zu of %zu values", f.n_used, n);

@@ -171,8 +171,7 @@ static size_t find_last(const char *s, size_t end, const char *part, size_t n)
 }
 
 static struct jinja_value split_from_right(struct jinja_run *run, const struct jinja_string *s,
-                                           const struct jinja_string *separator,
-                                           int64_t max_splits)
+                                           const struct jinja_string *separator, int64_t max_splits)
 {
     struct jinja_value list = jinja_sequence_new(run, JINJA_LIST);
     size_t end = s->len, at, len;
@@ -219,8 +218,7 @@ struct jinja_value jinja_split(struct jinja_run *run, const struct jinja_string 
         max_splits = -1;
     if (from_right && max_splits >= 0)
         return split_from_right(run, s, separator, max_splits);
-    return separator ? split_at(run, s, separator, max_splits)
-                     : split_at_space(run, s, max_splits);
+    return separator ? split_at(run, s, separator, max_splits) : split_at_space(run, s, max_splits);
 }
 
 static bool is_line_end(uint32_t c)

@@ -88,7 +88,8 @@ struct tokenizer *tokenizer_open(const char *folder, struct error *err)
         load_optional(t, folder, "tokenizer_config.json", tokenizer_load_special_names, err) &&
         load_optional(t, folder, "special_tokens_map.json", tokenizer_load_special_names, err) &&
         load_optional(t, folder, "tokenizer_config.json", tokenizer_apply_config, err) &&
-        (added_tokens_build(t->added, t->normalizer, err) || fail_prefix(err, "%s", folder)))
+        (added_tokens_build(t->added, t->normalizer, t->vocab, err) ||
+         fail_prefix(err, "%s", folder)))
         return t;
     tokenizer_close(t);
     return NULL;

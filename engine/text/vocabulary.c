@@ -104,7 +104,13 @@ bool vocabulary_add(struct vocabulary *v, const char *text, int64_t id, bool in_
     char *copy = allocate(v, n + 1);
     memcpy(copy, text, n + 1);
     struct entry *entry = allocate(v, sizeof *entry);
-    entry->token = (struct token){copy, (uint32_t)n, (int32_t)id, in_model, false, -1};
+    entry->token = (struct token){.text = copy,
+                                  .decoded = copy,
+                                  .n = (uint32_t)n,
+                                  .n_decoded = (uint32_t)n,
+                                  .id = (int32_t)id,
+                                  .in_model = in_model,
+                                  .added_at = -1};
     HASH_ADD_KEYPTR(hh, v->by_text, copy, n, entry);
     reserve_id(v, (int32_t)id);
     v->by_id[id] = entry;
@@ -117,6 +123,15 @@ void vocabulary_set_added(struct vocabulary *v, int32_t id, int32_t added_at, bo
 {
     v->by_id[id]->token.added_at = added_at;
     v->by_id[id]->token.special = special;
+}
+
+void vocabulary_set_decoded(struct vocabulary *v, int32_t id, const char *text, size_t n)
+{
+    char *copy = allocate(v, n + 1);
+    if (n)
+        memcpy(copy, text, n);
+    v->by_id[id]->token.decoded = copy;
+    v->by_id[id]->token.n_decoded = (uint32_t)n;
 }
 
 const struct token *vocabulary_by_id(const struct vocabulary *v, int64_t id)

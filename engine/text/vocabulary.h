@@ -16,8 +16,9 @@
 struct vocabulary;
 
 struct token {
-    const char *text; /* [n] and a NUL, owned by the vocabulary */
-    uint32_t n;       /* bytes */
+    const char *text;    /* [n] and a NUL, owned by the vocabulary */
+    const char *decoded; /* [n_decoded]: what the decoder gets; the text, unless set otherwise */
+    uint32_t n, n_decoded;
     int32_t id;
     bool in_model;    /* the model itself can give it; false for one that is only added */
     bool special;     /* left out of decoded text when asked */
@@ -31,6 +32,8 @@ void vocabulary_free(struct vocabulary *v);
 bool vocabulary_add(struct vocabulary *v, const char *text, int64_t id, bool in_model,
                     struct error *err);
 void vocabulary_set_added(struct vocabulary *v, int32_t id, int32_t added_at, bool special);
+/* Makes the decoder get another text [n], which is copied. */
+void vocabulary_set_decoded(struct vocabulary *v, int32_t id, const char *text, size_t n);
 
 /* NULL if there is none.  Valid until the next vocabulary_add. */
 const struct token *vocabulary_by_id(const struct vocabulary *v, int64_t id);

@@ -117,8 +117,7 @@ static inline const float *attention_query(const struct attention *att,
 static inline float *attention_out(const struct attention *att, const struct attention_shape *shape,
                                    int row, int head)
 {
-    return att->out +
-           ((size_t)row * (size_t)att->n_heads + (size_t)head) * (size_t)shape->head_dim;
+    return att->out + ((size_t)row * (size_t)att->n_heads + (size_t)head) * (size_t)shape->head_dim;
 }
 
 /* --- The row way: inner loops by instruction set ------------------------------------------- */

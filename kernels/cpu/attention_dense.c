@@ -79,9 +79,9 @@ static void dense_task(void *user, int task_index, int thread_index)
     int begin = min_int(at.begin + split * split_keys, at.end);
     int end = min_int(begin + split_keys, at.end);
     float *part = plan->n_splits > 1 ? part_at(plan, block, kv_head, split) : NULL;
-    size_t n_bytes = plan->tile ? attention_tile_scratch_bytes(at.n_rows * shape->group,
-                                                               shape->padded_dim)
-                                : row_state_bytes(shape->padded_dim);
+    size_t n_bytes = plan->tile
+                         ? attention_tile_scratch_bytes(at.n_rows * shape->group, shape->padded_dim)
+                         : row_state_bytes(shape->padded_dim);
     void *scratch = cpu_scratch(plan->dev, thread_index, n_bytes);
     if (!scratch)
         return;

@@ -68,8 +68,8 @@ ALWAYS_INLINE void scores_of(float *s, const float *q, int padded_dim, int nq, i
             for (int t = 0; t < n_tile; t++) {
                 vec kv = load_row(row[t], n_whole, part, bf16);
                 for (int h = 0; h < nq; h++)
-                    sum[h * n_tile + t] = vec_fma(vec_load(q + h * padded_dim + n_whole), kv,
-                                                  sum[h * n_tile + t]);
+                    sum[h * n_tile + t] =
+                        vec_fma(vec_load(q + h * padded_dim + n_whole), kv, sum[h * n_tile + t]);
             }
         float all[LANES];
         vec_store(all, vec_sum_each(sum));
@@ -113,7 +113,7 @@ static void keep_bits(float *s, const uint32_t *bits, int head, const float *bia
                       int n)
 {
     for (int j = 0; j < n; j += LANES)
-        vec_keep_bits(s + j, bits + j, head, bias ? bias + j : NULL, constant,
+        vec_keep_bits(s + j, bits ? bits + j : NULL, head, bias ? bias + j : NULL, constant,
                       min_int(n - j, LANES));
 }
 
@@ -150,8 +150,7 @@ ALWAYS_INLINE void accumulate_slice(float *acc, const float *scale, const float 
     vec sum[4][8];
     for (int h = 0; h < nq; h++)
         for (int c = 0; c < nv; c++)
-            sum[h][c] =
-                vec_mul(vec_load(acc + h * padded_dim + d + c * LANES), vec_all(scale[h]));
+            sum[h][c] = vec_mul(vec_load(acc + h * padded_dim + d + c * LANES), vec_all(scale[h]));
     for (int j = 0; j < v->n; j++) {
         const char *row = row_at(v, j, row_bytes);
         if (ahead)

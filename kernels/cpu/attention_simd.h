@@ -167,8 +167,8 @@ ALWAYS_INLINE void vec_keep_bits(float *s, const uint32_t *bits, int head, const
     __m256i drop = _mm256_cmpeq_epi32(_mm256_and_si256(word, bit), _mm256_setzero_si256());
     __m256 add = bias ? _mm256_maskload_ps(bias, tail) : _mm256_set1_ps(constant);
     __m256 sum = _mm256_add_ps(_mm256_loadu_ps(s), add);
-    _mm256_storeu_ps(
-        s, _mm256_blendv_ps(sum, _mm256_set1_ps(-INFINITY), _mm256_castsi256_ps(drop)));
+    _mm256_storeu_ps(s,
+                     _mm256_blendv_ps(sum, _mm256_set1_ps(-INFINITY), _mm256_castsi256_ps(drop)));
 }
 
 /* x where begin <= key < end, lane by lane, else -inf. */
@@ -176,8 +176,8 @@ ALWAYS_INLINE vec vec_keep_between(vec x, int key, const int32_t *begin, const i
 {
     __m256i k = _mm256_set1_epi32(key);
     __m256i early = _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)begin), k);
-    __m256i keep = _mm256_andnot_si256(
-        early, _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)end), k));
+    __m256i keep =
+        _mm256_andnot_si256(early, _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)end), k));
     return _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), x, _mm256_castsi256_ps(keep));
 }
 

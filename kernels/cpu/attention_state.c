@@ -67,8 +67,8 @@ static struct row_list block_of(const struct row_list *all, const void *base, in
     if (all->index)
         block.index = all->index + at;
     else
-        block.base = (const char *)base +
-                     (size_t)at * (size_t)all->head_dim * dtype_bytes(all->dtype);
+        block.base =
+            (const char *)base + (size_t)at * (size_t)all->head_dim * dtype_bytes(all->dtype);
     return block;
 }
 
@@ -93,10 +93,10 @@ static void attend_rows(struct row_state *state, const struct row_list *all, con
             if (state->limited && !scattered)
                 limit(s, first + at, n, state->visible[i]);
             if (biased)
-                kernels->keep_bits(
-                    s, bits->bits ? bits->bits + at : NULL, i,
-                    bits->bias ? bits->bias + (size_t)i * bits->bias_stride + at : NULL,
-                    bits->constant, n);
+                kernels->keep_bits(s, bits->bits ? bits->bits + at : NULL, i,
+                                   bits->bias ? bits->bias + (size_t)i * bits->bias_stride + at
+                                              : NULL,
+                                   bits->constant, n);
             scale[i] = kernels->soften(s, n_padded, &state->max[i], &state->sum[i]);
         }
         kernels->accumulate(state->acc, scale, state->s, state->padded_dim, n_queries, &v_rows,
@@ -109,9 +109,8 @@ void row_state_attend_run(struct row_state *state, const struct attention *att,
 {
     for (int segment = 0; segment < KV_SEGMENTS; segment++) {
         struct key_run run = attention_run(att, shape, kv_head, segment, begin, end);
-        struct row_list all = {.dtype = att->kv.dtype,
-                               .head_dim = shape->head_dim,
-                               .n = run.end - run.begin};
+        struct row_list all = {
+            .dtype = att->kv.dtype, .head_dim = shape->head_dim, .n = run.end - run.begin};
         if (all.n > 0)
             attend_rows(state, &all, run.k, run.v, run.begin, NULL);
     }

@@ -1,9 +1,9 @@
 /* The tile way (attention.h), written once for f32 and bf16 products and both vector widths.
  *
  * Queries lie in the lanes: a panel is TILE_WIDTH queries (row by row, the heads of one KV group
- * side by side), and S^T [keys, queries] = K Q^T, O^T [dims, queries] = V^T P^T.  So K is used as it
- * lies in memory, the softmax runs down the columns without sums across lanes, and every product is
- * "broadcast one element of a tile, multiply with three vectors of queries".
+ * side by side), and S^T [keys, queries] = K Q^T, O^T [dims, queries] = V^T P^T.  So K is used as
+ * it lies in memory, the softmax runs down the columns without sums across lanes, and every product
+ * is "broadcast one element of a tile, multiply with three vectors of queries".
  *
  * A unit is 4 bytes along the summed dimension: one f32, or two bf16 (TILE_BF16), which VDPBF16PS
  * multiplies and adds pairwise.
@@ -84,8 +84,8 @@ static void load_queries(struct tile *tile)
     const struct attention_shape *shape = job->shape;
     float scale = job->att->scale;
     for (int i = 0; i < tile->n_panels * TILE_WIDTH; i++) {
-        uint32_t *to = tile->q + (size_t)(i / TILE_WIDTH) * (size_t)tile->depth * TILE_WIDTH +
-                       i % TILE_WIDTH;
+        uint32_t *to =
+            tile->q + (size_t)(i / TILE_WIDTH) * (size_t)tile->depth * TILE_WIDTH + i % TILE_WIDTH;
         tile->max[i] = -INFINITY;
         tile->sum[i] = 0.0f;
         if (i >= tile->n_queries) {
@@ -283,9 +283,8 @@ ALWAYS_INLINE void attend_panel(struct tile *tile, int panel, int first, int n, 
     vec scale[TILE_VECTORS];
     score_panel(tile, tile->q + at * (size_t)tile->depth, n, nv);
     for (int c = 0; c < nv; c++)
-        scale[c] = limited
-                       ? soften_column(tile, at + (size_t)c * LANES, c, first, n, true)
-                       : soften_column(tile, at + (size_t)c * LANES, c, first, n, false);
+        scale[c] = limited ? soften_column(tile, at + (size_t)c * LANES, c, first, n, true)
+                           : soften_column(tile, at + (size_t)c * LANES, c, first, n, false);
     add_values(tile, tile->acc + at * (size_t)tile->padded_dim, scale, n, nv);
 }
 

@@ -118,6 +118,8 @@ void cpu_processor_name(char *out, size_t n_out);
 /* --- measure.c ----------------------------------------------------------------------------- */
 
 double cpu_measure_read_bandwidth(struct device *dev);
+/* Bytes/s of one pass over a buffer, in whole MiB. */
+double cpu_read_pass(struct device *dev, const void *buffer, size_t n_bytes);
 double cpu_measure_peak_flops(struct device *dev);
 
 /* --- embed.c, linear.c, rope.c, pick.c ----------------------------------------------------- */

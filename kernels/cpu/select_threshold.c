@@ -1,5 +1,6 @@
-/* What choosing by score has in common: the candidates of a row, and the rank down to which they
- * are taken, found without sorting: quickselect over weights, a few passes over shrinking parts. */
+/* What choosing by score has in common: the candidates of a row, the rank down to which they are
+ * taken, and the taking.  The rank is found without sorting: quickselect over weights, a few passes
+ * over shrinking parts. */
 #include "kernels/cpu/selection.h"
 
 #include <string.h>
@@ -52,6 +53,55 @@ int select_place(const struct candidates *candidates, uint32_t key)
     return -1;
 }
 
+int select_choices_per_row(const struct selection *sel, enum share share)
+{
+    return share == SHARE_GROUP ? sel->n_kv_heads : sel->n_heads;
+}
+
+void select_gather(const struct candidates *candidates, float *to, const float *scores)
+{
+    for (int i = 0; i < candidates->n; i++) {
+        struct key_range range = candidates->range[i];
+        memcpy(to + candidates->place[i], scores + range.begin,
+               (size_t)(range.end - range.begin) * sizeof *to);
+    }
+}
+
+int select_strike_out(const struct selection *sel, int row, int begin, int end,
+                      const struct candidates *candidates, struct ranked all)
+{
+    int n_left = candidates->n_places;
+    for (int head = begin; head < end; head++) {
+        const uint32_t *keys = selection_keys(sel, row, head);
+        for (int i = 0; i < selection_list(sel, row, head)->n; i++) {
+            int place = select_place(candidates, keys[i]);
+            if (place < 0)
+                continue;
+            n_left -= all.ranks[place] != NO_RANK;
+            all.ranks[place] = NO_RANK;
+            if (all.weights)
+                all.weights[place] = 0.0f;
+        }
+    }
+    return n_left;
+}
+
+void select_take(struct selection *sel, const struct selection_kernels *kernels, int row, int begin,
+                 int end, const struct candidates *candidates, const struct select_scratch *scratch,
+                 int32_t threshold, int64_t n_ties)
+{
+    int n = 0;
+    if (threshold == NO_RANK)
+        threshold = NO_RANK + 1;
+    for (int i = 0; i < candidates->n; i++) {
+        struct key_range range = candidates->range[i];
+        n += kernels->collect(scratch->keys + n, scratch->all.ranks + candidates->place[i],
+                              range.end - range.begin, (uint32_t)range.begin, threshold, &n_ties);
+    }
+    for (int head = begin; head < end; head++)
+        selection_add_keys(sel, row, head, scratch->keys, NULL, 1.0f, n);
+}
+
 /* Falling by rank; ranks and weights together. */
 static void sort_falling(struct ranked x, int n)
 {
@@ -96,46 +146,48 @@ static int32_t pivot_near(struct ranked x, int n, double at)
     return sample[which < SAMPLES ? which : SAMPLES - 1];
 }
 
+/* Splits so that something is on both sides, or returns n: all are equal (to *pivot). */
+static int split_off(const struct selection_kernels *kernels, struct ranked high, struct ranked low,
+                     struct ranked now, int n, int32_t *pivot, double *weight)
+{
+    int n_high = kernels->split(high, low, now, n, *pivot, weight);
+    if (n_high < n || *pivot == INT32_MAX)
+        return n_high;
+    n_high = kernels->split(high, low, now, n, *pivot + 1, weight); /* the pivot was the lowest */
+    return n_high > 0 ? n_high : n;
+}
+
 int32_t select_threshold(const struct selection_kernels *kernels,
                          const struct select_scratch *scratch, int n, bool weighted, double target,
                          double *above)
 {
-    struct ranked now = {scratch->all.ranks, weighted ? scratch->all.weights : NULL};
-    struct ranked high = scratch->buffer[0], low = scratch->buffer[1];
-    int32_t bump = 0; /* 1 after a pivot that was the lowest rank: nothing would be split off */
+    struct ranked now = scratch->all, high = scratch->buffer[0], low = scratch->buffer[1];
+    if (!weighted)
+        now.weights = high.weights = low.weights = NULL;
     *above = 0.0;
     while (n > SMALL) {
-        /* For counts the share that will be taken is known: aim a little below it. */
-        double share = weighted ? 0.5 : (target - *above) / n * 1.2 + 0.08;
-        int32_t pivot = pivot_near(now, n, share < 0.5 || !weighted ? share : 0.5);
-        pivot = pivot < INT32_MAX ? pivot + bump : pivot;
-        double weight;
-        int n_high = kernels->split(high, low, now, n, pivot, &weight);
-        if (n_high == n && bump == 0) { /* perhaps all are equal */
-            int32_t lowest = pivot;
-            n_high = kernels->split(high, low, now, n, lowest + 1, &weight);
-            if (n_high == 0)
-                return lowest;
-        }
+        /* Of a count the share to be taken is known: a pivot a little below it drops the rest. */
+        double share = weighted ? 0.5 : (target - *above) / n * 1.2 + 0.08, weight;
+        int32_t pivot = pivot_near(now, n, share);
+        int n_high = split_off(kernels, high, low, now, n, &pivot, &weight);
+        if (n_high == n)
+            return pivot;
         if (*above + weight > target) {
-            now = (struct ranked){high.ranks, weighted ? high.weights : NULL};
             n = n_high;
         } else {
             *above += weight;
             n -= n_high;
-            now = (struct ranked){low.ranks, weighted ? low.weights : NULL};
-            low = high;
-            high = (struct ranked){now.ranks, scratch->buffer[0].ranks == now.ranks
-                                                  ? scratch->buffer[0].weights
-                                                  : scratch->buffer[1].weights};
+            struct ranked swap = high;
+            high = low;
+            low = swap;
         }
+        now = high;
     }
-    if (now.ranks == scratch->all.ranks) { /* sorted in a copy */
+    if (now.ranks != high.ranks) { /* all is kept as it is */
         memcpy(high.ranks, now.ranks, (size_t)n * sizeof *now.ranks);
         if (weighted)
             memcpy(high.weights, now.weights, (size_t)n * sizeof *now.weights);
-        now = (struct ranked){high.ranks, weighted ? high.weights : NULL};
     }
-    sort_falling(now, n);
-    return threshold_of_sorted(now, n, target, above);
+    sort_falling(high, n);
+    return threshold_of_sorted(high, n, target, above);
 }

@@ -102,6 +102,11 @@ static inline int selection_list_head(const struct selection *sel, int head)
     return sel->shared ? head / sel->group * sel->group : head;
 }
 
+static inline int selection_position(const struct selection *sel, int row)
+{
+    return sel->n_keys - sel->n_rows + row;
+}
+
 static inline int selection_n_unions(const struct selection *sel)
 {
     return sel->n_heads / sel->union_heads;
@@ -181,6 +186,20 @@ struct candidates {
 void select_candidates(const struct selection *sel, int row, struct candidates *out);
 /* The place of a key, or -1. */
 int select_place(const struct candidates *candidates, uint32_t key);
+
+/* Choices of a row: one per head, or one per group. */
+int select_choices_per_row(const struct selection *sel, enum share share);
+/* Lays one head's scores, [n_keys] by key, at the candidates' places. */
+void select_gather(const struct candidates *candidates, float *to, const float *scores);
+/* Keys that some head of [begin, end) has listed are no candidates: rank NO_RANK, weight 0.
+ * Returns how many places are left. */
+int select_strike_out(const struct selection *sel, int row, int begin, int end,
+                      const struct candidates *candidates, struct ranked all);
+/* Adds the candidates above threshold, and the first n_ties that equal it, to the lists of heads
+ * [begin, end). */
+void select_take(struct selection *sel, const struct selection_kernels *kernels, int row, int begin,
+                 int end, const struct candidates *candidates, const struct select_scratch *scratch,
+                 int32_t threshold, int64_t n_ties);
 
 /* The largest rank such that those at or above it weigh more than target; *above is the weight of
  * those above it.  all [n] is kept. */

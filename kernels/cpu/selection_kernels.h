@@ -1,6 +1,6 @@
 /* Inner loops over keys: what choosing by score or at random spends its time in, by instruction
- * set.  Scores are compared as `ranks`: integers that order as the floats do.  NO_RANK, below all of
- * them, marks a key that cannot be chosen.
+ * set.  Scores are compared as `ranks`: integers that order as the floats do.  NO_RANK, below all
+ * of them, marks a key that cannot be chosen.
  *
  * Arrays that are written have LIST_SLACK entries to spare beyond their n. */
 #ifndef ATTNSCOPE_KERNELS_CPU_SELECTION_KERNELS_H

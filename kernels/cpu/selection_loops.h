@@ -11,8 +11,8 @@
 typedef __m512i ivec;
 #define ivec_load(p) _mm512_loadu_si512(p)
 #define ivec_all(x) _mm512_set1_epi32(x)
-#define ivec_count_from(x) \
-    _mm512_add_epi32(_mm512_set1_epi32((int)(x)), \
+#define ivec_count_from(x)                                                                         \
+    _mm512_add_epi32(_mm512_set1_epi32((int)(x)),                                                  \
                      _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
 #define ivec_max(a, b) _mm512_max_epi32(a, b)
 #define ivec_above(a, b) ((unsigned)_mm512_cmpgt_epi32_mask(a, b))
@@ -41,12 +41,12 @@ ALWAYS_INLINE wide wide_add(wide sum, vec x, unsigned keep)
 typedef __m256i ivec;
 #define ivec_load(p) _mm256_loadu_si256((const __m256i *)(p))
 #define ivec_all(x) _mm256_set1_epi32(x)
-#define ivec_count_from(x) \
+#define ivec_count_from(x)                                                                         \
     _mm256_add_epi32(_mm256_set1_epi32((int)(x)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 #define ivec_max(a, b) _mm256_max_epi32(a, b)
-#define ivec_above(a, b) \
+#define ivec_above(a, b)                                                                           \
     ((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b))))
-#define ivec_equal(a, b) \
+#define ivec_equal(a, b)                                                                           \
     ((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b))))
 
 /* Writes the lanes of x that keep names side by side; may write LANES entries. */

@@ -2,9 +2,11 @@
  *
  *   bench_linear [N_THREADS] [ISA: auto|avx512|avx2|reference] [exact]
  *
- * Few rows: GB/s of weights, and its share of the read bandwidth.  Many rows: GFLOP/s, and the
- * share of the peak.  Each figure is the best of several runs; the ceilings are measured again
- * between shapes, because a shared machine's change. */
+ * Few rows: GB/s of weights, and its share of the read bandwidth.  Many rows: GFLOP/s, and its
+ * share of the peak.  Weights are cold, as in a model: calls go round copies of the matrix that
+ * together exceed the caches.  A shared machine's speed changes from moment to moment, so reads of
+ * the same copies alternate with the calls; shown are the best round, and the median over the
+ * rounds of the share. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,64 +31,118 @@ static const struct shape shapes[] = {
     {"vocabulary", 128256, 2048, ACTIVATION_NONE, false},
 };
 
-enum { MAX_ROWS = 512 };
+enum { MAX_ROWS = 512, MAX_ROUNDS = 31 };
 
-static void fill(struct device *dev, struct linear *w)
+#define COPIES_BYTES ((size_t)320 << 20)
+
+struct bench {
+    struct device *dev;
+    const struct shape *shape;
+    char *weights; /* n_copies matrices, one after the other */
+    size_t matrix_bytes;
+    int n_copies;
+    float *y, *x;
+    struct norm norm;
+};
+
+static void fill(struct bench *bench)
 {
-    uint16_t *values = cpu_alloc(dev, (size_t)w->n_out * (size_t)w->n_in * 2);
+    size_t n = bench->matrix_bytes / 2 * (size_t)bench->n_copies;
+    uint16_t *values = cpu_alloc(bench->dev, n * 2);
     if (!values) {
         fprintf(stderr, "out of memory\n");
         exit(1);
     }
     uint32_t state = 1;
-    for (size_t i = 0; i < (size_t)w->n_out * (size_t)w->n_in; i++) {
+    for (size_t i = 0; i < n; i++) {
         state = state * 1664525u + 1013904223u;
         values[i] = f32_to_bf16(((float)(state >> 8) / 16777216.0f - 0.5f) * 0.05f);
     }
-    w->w = values;
+    bench->weights = (char *)values;
 }
 
-static double best_seconds(struct device *dev, float *y, const float *x, const struct norm *norm,
-                           const struct linear *w, const struct shape *shape, int n_rows,
-                           int n_repeats)
+/* Seconds of one call, averaged over all copies. */
+static double call_seconds(const struct bench *bench, int n_rows)
 {
-    double best = 1e30;
-    for (int i = 0; i < n_repeats; i++) {
-        cpu_time_mark(dev, 0);
+    const struct shape *shape = bench->shape;
+    cpu_time_mark(bench->dev, 0);
+    for (int copy = 0; copy < bench->n_copies; copy++) {
+        struct linear w = {.w = bench->weights + (size_t)copy * bench->matrix_bytes,
+                           .dtype = DTYPE_BF16,
+                           .n_out = shape->n_out,
+                           .n_in = shape->n_in};
         if (shape->add)
-            cpu_linear_add(dev, y, x, w, n_rows);
+            cpu_linear_add(bench->dev, bench->y, bench->x, &w, n_rows);
         else
-            cpu_norm_linear(dev, y, x, norm, w, shape->activation, n_rows);
-        cpu_time_mark(dev, 1);
-        double seconds = cpu_time_between_us(dev, 0, 1) * 1e-6;
-        best = seconds < best ? seconds : best;
+            cpu_norm_linear(bench->dev, bench->y, bench->x, &bench->norm, &w, shape->activation,
+                            n_rows);
     }
-    return best;
+    cpu_time_mark(bench->dev, 1);
+    return cpu_time_between_us(bench->dev, 0, 1) * 1e-6 / bench->n_copies;
 }
 
-static void bench_shape(struct device *dev, const struct shape *shape, float *y, const float *x,
-                        const float *norm_weight)
+static int compare(const void *a, const void *b)
 {
-    static const int rows[] = {1, 2, 4, 8, 16, 64, 512};
-    struct linear w = {.dtype = DTYPE_BF16, .n_out = shape->n_out, .n_in = shape->n_in};
-    struct norm norm = {.kind = NORM_RMS, .weight = norm_weight, .eps = 1e-5f};
-    double n_weights = (double)w.n_out * w.n_in;
-    fill(dev, &w);
-    double bandwidth = cpu_measure_read_bandwidth(dev), peak = cpu_measure_peak_flops(dev);
-    printf("%s [%d, %d]: read %.1f GB/s, peak %.0f GFLOP/s\n", shape->name, w.n_out, w.n_in,
-           bandwidth * 1e-9, peak * 1e-9);
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        if (rows[i] > 64 && w.n_out > 100000)
-            continue;
-        int n_repeats = rows[i] > 8 ? 5 : (int)(4e9 / (n_weights * 2)) + 8;
-        n_repeats = n_repeats > 200 ? 200 : n_repeats;
-        double seconds = best_seconds(dev, y, x, &norm, &w, shape, rows[i], n_repeats);
-        double bytes_per_s = n_weights * 2 / seconds, flops = 2 * n_weights * rows[i] / seconds;
-        printf("  %3d rows %9.1f us %7.1f GB/s = %4.2f of read %8.1f GFLOP/s = %4.2f of peak\n",
-               rows[i], seconds * 1e6, bytes_per_s * 1e-9, bytes_per_s / bandwidth, flops * 1e-9,
-               flops / peak);
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double max_double(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+static void bench_few(const struct bench *bench, int n_rows)
+{
+    double shares[MAX_ROUNDS], best = 0, best_read = 0;
+    size_t n_bytes = bench->matrix_bytes * (size_t)bench->n_copies;
+    for (int round = 0; round < MAX_ROUNDS; round++) {
+        double before = cpu_read_pass(bench->dev, bench->weights, n_bytes);
+        double speed = (double)bench->matrix_bytes / call_seconds(bench, n_rows);
+        double after = cpu_read_pass(bench->dev, bench->weights, n_bytes);
+        shares[round] = speed / max_double(before, after);
+        best = max_double(best, speed);
+        best_read = max_double(best_read, max_double(before, after));
     }
-    cpu_release(dev, (void *)w.w);
+    qsort(shares, MAX_ROUNDS, sizeof *shares, compare);
+    printf("  %3d rows %9.1f us %7.1f GB/s, read %5.1f: %4.2f, median %4.2f\n", n_rows,
+           (double)bench->matrix_bytes / best * 1e6, best * 1e-9, best_read * 1e-9,
+           best / best_read, shares[MAX_ROUNDS / 2]);
+}
+
+static void bench_many(const struct bench *bench, int n_rows)
+{
+    double shares[MAX_ROUNDS], best = 0, best_peak = 0;
+    double flops = (double)bench->matrix_bytes * n_rows;
+    int n_rounds = flops * bench->n_copies > 5e10 ? 2 : 5;
+    for (int round = 0; round < n_rounds; round++) {
+        double before = cpu_measure_peak_flops(bench->dev);
+        double speed = flops / call_seconds(bench, n_rows);
+        double after = cpu_measure_peak_flops(bench->dev);
+        shares[round] = speed / max_double(before, after);
+        best = max_double(best, speed);
+        best_peak = max_double(best_peak, max_double(before, after));
+    }
+    qsort(shares, (size_t)n_rounds, sizeof *shares, compare);
+    printf("  %3d rows %9.1f us %7.1f GFLOP/s, peak %5.0f: %4.2f, median %4.2f\n", n_rows,
+           flops / best * 1e6, best * 1e-9, best_peak * 1e-9, best / best_peak,
+           shares[n_rounds / 2]);
+}
+
+static void bench_shape(struct bench *bench)
+{
+    static const int few[] = {1, 2, 4, 8}, many[] = {16, 32, 64, 128, 512};
+    const struct shape *shape = bench->shape;
+    bench->matrix_bytes = (size_t)shape->n_out * (size_t)shape->n_in * 2;
+    bench->n_copies = (int)(COPIES_BYTES / bench->matrix_bytes) + 1;
+    fill(bench);
+    printf("%s [%d, %d]\n", shape->name, shape->n_out, shape->n_in);
+    for (int i = 0; i < 4; i++)
+        bench_few(bench, few[i]);
+    for (int i = 0; i < 5; i++)
+        if (shape->n_out < 100000 || many[i] < 64)
+            bench_many(bench, many[i]);
+    cpu_release(bench->dev, bench->weights);
 }
 
 int main(int argc, char **argv)
@@ -106,20 +162,24 @@ int main(int argc, char **argv)
     struct device_info info;
     cpu_device_describe(dev, &info);
     printf("%s%s\n", info.name, options.exact ? ", exact" : "");
-    float *x = calloc((size_t)MAX_ROWS * 8192, sizeof *x);
-    float *y = calloc((size_t)MAX_ROWS * 128256, sizeof *y);
-    float *norm_weight = calloc(8192, sizeof *norm_weight);
-    if (!x || !y || !norm_weight)
+    struct bench bench = {.dev = dev, .norm = {.kind = NORM_RMS, .eps = 1e-5f}};
+    float *ones = malloc(sizeof(float) * 8192);
+    bench.x = malloc(sizeof(float) * MAX_ROWS * 8192);
+    bench.y = calloc((size_t)MAX_ROWS * 128256, sizeof(float));
+    if (!ones || !bench.x || !bench.y)
         return 1;
     for (int i = 0; i < 8192; i++)
-        norm_weight[i] = 1;
-    for (size_t i = 0; i < (size_t)MAX_ROWS * 8192; i++)
-        x[i] = sinf((float)i);
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        bench_shape(dev, &shapes[i], y, x, norm_weight);
-    free(x);
-    free(y);
-    free(norm_weight);
+        ones[i] = 1;
+    for (int i = 0; i < MAX_ROWS * 8192; i++)
+        bench.x[i] = sinf((float)i);
+    bench.norm.weight = ones;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        bench.shape = &shapes[i];
+        bench_shape(&bench);
+    }
+    free(ones);
+    free(bench.x);
+    free(bench.y);
     cpu_device_close(dev);
     return 0;
 }

@@ -6,7 +6,7 @@
 Needs `pip install tokenizers`.  Compared per folder: the ids of N varied strings (100,000) with
 special tokens recognised, and as plain text with BOS and EOS; the text of those ids with and
 without special tokens; the text of N / 2 random runs of ids; with --scalars also every one of the
-1,112,064 Unicode scalar values alone.  Ends with 1 at the first differences, which it prints.
+1,112,064 Unicode scalar values, alone and between letters.  Ends with 1 at the first differences, which it prints.
 """
 import argparse
 import json
@@ -118,9 +118,10 @@ def check(driver, folder, n, with_scalars):
             ok &= report(f"{name}, {'without' if skip else 'with'} special tokens", lists, got, want)
 
     if with_scalars:
-        singles = scalars()
-        got = ask(driver, folder, [encode_request(s, SPECIAL) for s in singles])
-        ok &= report("ids of every scalar value", singles, got, encode_all(reference, singles, False))
+        for name, singles in (("", scalars()), (" between letters", [f"a{c}a" for c in scalars()])):
+            got = ask(driver, folder, [encode_request(s, SPECIAL) for s in singles])
+            want = encode_all(reference, singles, False)
+            ok &= report(f"ids of every scalar value{name}", singles, got, want)
     return ok
 
 

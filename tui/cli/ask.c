@@ -123,7 +123,7 @@ static bool take_event(struct ask *a, const struct event *event, struct error *e
     return !a->as_jsonl || print_record(event, err);
 }
 
-/* Takes events until the command ends.  On EVENT_LOADED model is set. */
+/* Takes events until the command ends.  A load fills model. */
 static bool follow(struct ask *a, struct engine *engine, struct model_info *model,
                    struct error *err)
 {
@@ -144,7 +144,6 @@ static bool follow(struct ask *a, struct engine *engine, struct model_info *mode
         switch (event.kind) {
         case EVENT_LOADED:
             model_info_copy(model, &event.loaded);
-            ended = a->report == NULL;
             break;
         case EVENT_FAILED:
             if (ok)

@@ -72,7 +72,8 @@ static bool bad(const char *at, struct error *err)
         buf_printf(&names, "%s%s", i ? ", " : "", figures[i].name);
     fail_code(err, EXIT_CODE_USAGE,
               "--assert: cannot read '%.30s': expected NAME OP NUMBER joined by &&, with NAME one "
-              "of %s and OP one of >= <= == != > <", at, names.data);
+              "of %s and OP one of >= <= == != > <",
+              at, names.data);
     buf_free(&names);
     return false;
 }
@@ -128,8 +129,9 @@ bool assertion_holds(const char *text, struct report *report, struct error *err)
                 if (!compare(value, c.op, c.value))
                     return fail_code(err, EXIT_CODE_ASSERT,
                                      "assertion failed: question %d, lane %s: %s is %g, wanted %s "
-                                     "%g", q + 1, report->request->lanes[lane].name,
-                                     c.figure->name, value, operators[c.op], c.value);
+                                     "%g",
+                                     q + 1, report->request->lanes[lane].name, c.figure->name,
+                                     value, operators[c.op], c.value);
             }
         }
     }

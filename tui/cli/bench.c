@@ -96,8 +96,8 @@ static bool handle(void *user, const char *name, const char *value, struct error
         for (const struct bench_kind *k = kinds; k->name && !args->kind; k++)
             if (strcmp(k->name, value) == 0)
                 args->kind = k;
-        return args->kind || fail(err, "unknown benchmark '%s': decode, prefill or attention",
-                                  value);
+        return args->kind ||
+               fail(err, "unknown benchmark '%s': decode, prefill or attention", value);
     }
     if (cli_engine_option(&b->engine, name, value, err, &ok))
         return ok;

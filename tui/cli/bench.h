@@ -15,19 +15,19 @@ enum { BENCH_MAX_REPEATS = 100000 };
 
 struct bench {
     struct engine_options engine;
-    const char *shape;   /* "llama-3.2-1b" */
-    int ctx;             /* tokens already in the cache; of a prefill: tokens to prefill */
-    int n_repeats;       /* steps, or pairs of calls */
-    int chunk;           /* rows of a prefill call */
-    struct stack stack;  /* of the sparse side */
+    const char *shape;  /* "llama-3.2-1b" */
+    int ctx;            /* tokens already in the cache; of a prefill: tokens to prefill */
+    int n_repeats;      /* steps, or pairs of calls */
+    int chunk;          /* rows of a prefill call */
+    struct stack stack; /* of the sparse side */
     bool has_stack;
     bool as_json;
 
     struct model_config config;
     const struct backend *backend;
     struct device *dev;
-    double bytes_per_s;  /* read bandwidth, measured in this run */
-    double flops_per_s;  /* peak of the products, measured in this run */
+    double bytes_per_s; /* read bandwidth, measured in this run */
+    double flops_per_s; /* peak of the products, measured in this run */
 };
 
 /* Each runs one benchmark on the open device and sets figures in result. */

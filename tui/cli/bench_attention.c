@@ -144,8 +144,8 @@ bool bench_attention(struct bench *b, struct json *result, struct error *err)
         ratios[i] = dense_us[i] / sparse_us[i];
     }
     double us = bench_quantile(dense_us, n_pairs, 0.5);
-    double bytes = (double)model_kv_bytes_per_token(&b->config, b->engine.kv_dtype) *
-                   (b->ctx + 1) / b->config.n_layers;
+    double bytes = (double)model_kv_bytes_per_token(&b->config, b->engine.kv_dtype) * (b->ctx + 1) /
+                   b->config.n_layers;
     json_set_number(result, "dense_us_per_layer_median", us);
     json_set_number(result, "dense_kb_per_layer", bytes * 1e-3);
     json_set_number(result, "dense_gb_per_s", bytes / us * 1e-3);

@@ -141,8 +141,10 @@ static bool run_logits(struct runner *r, const struct args *a, const struct toke
 {
     for (size_t i = 0; i < tokens->n; i++)
         if (tokens->ids[i] >= r->model->config.vocab_size)
-            return fail_code(err, EXIT_CODE_USAGE, "--tokens: %d is not below the vocabulary's "
-                             "size of %d", tokens->ids[i], r->model->config.vocab_size);
+            return fail_code(err, EXIT_CODE_USAGE,
+                             "--tokens: %d is not below the vocabulary's "
+                             "size of %d",
+                             tokens->ids[i], r->model->config.vocab_size);
     for (size_t i = 0; i < positions->n; i++)
         if ((size_t)positions->ids[i] >= tokens->n)
             return fail_code(err, EXIT_CODE_USAGE, "--positions: %d is not below the %zu tokens",

@@ -8,7 +8,6 @@
 #include "engine/text/tokenizer.h"
 
 /* Appends to out; blanks and brackets around the numbers are allowed. */
-bool id_list_parse(const char *text, const char *option, struct token_list *out,
-                   struct error *err);
+bool id_list_parse(const char *text, const char *option, struct token_list *out, struct error *err);
 
 #endif

@@ -82,8 +82,9 @@ static int run(int argc, char **argv)
         for (size_t i = 0; i < list.n; i++)
             write_line(&out, &list.models[i]);
         if (!list.n)
-            buf_append_str(&out, "No models in the HuggingFace cache ($HF_HUB_CACHE, $HF_HOME/hub, "
-                                 "~/.cache/huggingface/hub).\nGet one with: hf download ORG/NAME\n");
+            buf_append_str(&out,
+                           "No models in the HuggingFace cache ($HF_HUB_CACHE, $HF_HOME/hub, "
+                           "~/.cache/huggingface/hub).\nGet one with: hf download ORG/NAME\n");
     }
     bool ok = cli_write(out.data, out.len, &err);
     buf_free(&out);

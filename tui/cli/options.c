@@ -56,9 +56,9 @@ enum cli_parsed cli_parse(const struct cli_command *command, int argc, char **ar
     struct option longs[MAX_OPTIONS + 2] = {0};
     int n = 0;
     for (; command->options[n].name && n < MAX_OPTIONS; n++)
-        longs[n] = (struct option){command->options[n].name,
-                                   command->options[n].arg ? required_argument : no_argument,
-                                   NULL, 0};
+        longs[n] =
+            (struct option){command->options[n].name,
+                            command->options[n].arg ? required_argument : no_argument, NULL, 0};
     longs[n] = (struct option){"help", no_argument, NULL, 0};
 
     struct error err = {0};

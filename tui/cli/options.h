@@ -39,9 +39,11 @@ enum cli_parsed cli_parse(const struct cli_command *command, int argc, char **ar
  * command's table; cli_engine_option returns true if it took the option (err->text set: wrong). */
 #define CLI_ENGINE_OPTIONS                                                                         \
     {"backend", "auto|cpu", "the backend (auto: the first that works)"},                           \
-    {"threads", "N", "processor threads (default: all)"},                                          \
-    {"kv", "bf16|f32", "type of the KV cache; f32 also computes in f32 throughout"},               \
-    {"isa", "auto|reference|avx2|avx512", "the newest instruction set to use"}
+        {"threads", "N", "processor threads (default: all)"},                                      \
+        {"kv", "bf16|f32", "type of the KV cache; f32 also computes in f32 throughout"},           \
+    {                                                                                              \
+        "isa", "auto|reference|avx2|avx512", "the newest instruction set to use"                   \
+    }
 
 void cli_engine_defaults(struct engine_options *out);
 bool cli_engine_option(struct engine_options *out, const char *name, const char *value,

@@ -46,7 +46,7 @@ static bool add_stack(struct request_args *a, const char *spec, bool baseline, s
 
 /* Options that set one number of the request. */
 static bool set_number(struct request *r, const char *name, const char *value, bool *ok,
-                          struct error *err)
+                       struct error *err)
 {
     int64_t n = 0;
     double real = 0;

@@ -156,7 +156,9 @@ static int run_resume(int argc, char **argv)
 
 #define SCREEN_OPTIONS                                                                             \
     {"ascii", NULL, "only ASCII on the screen"},                                                   \
-        {"color", "auto|never|16|256", "colours (auto: what the terminal has; NO_COLOR: none)"}
+    {                                                                                              \
+        "color", "auto|never|16|256", "colours (auto: what the terminal has; NO_COLOR: none)"      \
+    }
 
 const struct cli_command command_workbench = {
     .name = "",
@@ -173,8 +175,7 @@ const struct cli_command command_resume = {
     .name = "resume",
     .usage = "[SESSION] [OPTION]...",
     .summary = "go on with a session (a path, a name, or nothing: the newest)",
-    .options =
-        (const struct cli_option[]){CLI_ENGINE_OPTIONS, SCREEN_OPTIONS, {NULL, NULL, NULL}},
+    .options = (const struct cli_option[]){CLI_ENGINE_OPTIONS, SCREEN_OPTIONS, {NULL, NULL, NULL}},
     .max_positional = 1,
     .run = run_resume,
 };

@@ -1,0 +1,32 @@
+/* The workbench on the fake engine: the program that screen and timing tests drive.
+ *   fake_workbench [CONTEXT-FILE [QUESTION]...] */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/base/file.h"
+#include "tui/workbench.h"
+
+int main(int argc, char **argv)
+{
+    struct error err;
+    struct buf context = {0};
+    struct workbench_options options = {.model = getenv("FAKE_MODEL")};
+    if (!options.model)
+        options.model = "presets/model";
+    if (argc > 1) {
+        if (!file_read(&context, argv[1], 64 << 20, &err)) {
+            fprintf(stderr, "%s\n", err.text);
+            return err.code;
+        }
+        options.context = context.data;
+        options.n_context = context.len;
+        options.context_origin = argv[1];
+        options.questions = (const char *const *)argv + 2;
+        options.n_questions = argc - 2;
+    } else {
+        options.sample = "paris";
+    }
+    int code = workbench_run(&options);
+    buf_free(&context);
+    return code;
+}
