@@ -1,4 +1,6 @@
 /* Our ids and texts against those of the `tokenizers` package, from tests/golden/tokenizers. */
+#include "engine/text/tokenizer.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -8,7 +10,6 @@
 
 #include "engine/base/file.h"
 #include "engine/base/json.h"
-#include "engine/text/tokenizer.h"
 
 #define GOLDEN ATTNSCOPE_SOURCE_DIR "/tests/golden/tokenizers/"
 
@@ -103,9 +104,8 @@ static void test_small_tokenizers_of_every_shape_agree(void **state)
 {
     (void)state;
     static const char *const names[] = {
-        "llama3",    "qwen",            "smollm",  "tekken",    "cl100k",      "roberta", "llama2",
-        "gemma",     "metaspace",       "affixes", "lowercase", "punctuation",
-        "metaspace_first"};
+        "llama3", "qwen",      "smollm",  "tekken",    "cl100k",      "roberta",        "llama2",
+        "gemma",  "metaspace", "affixes", "lowercase", "punctuation", "metaspace_first"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char *folder = path_join(GOLDEN, names[i]);
         check_cases(folder, names[i]);

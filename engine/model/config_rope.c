@@ -47,7 +47,7 @@ static void read_parameters(struct model_config *out, struct config_reader *r,
         config_fail(r, "head_dim %d x partial_rotary_factor %g is not an even number of at least 2",
                     out->head_dim, part);
     out->rope_factor = 1;
-    if (out->rope_kind != ROPE_DEFAULT)
+    if (out->rope_kind == ROPE_LINEAR || out->rope_kind == ROPE_LLAMA3)
         out->rope_factor = config_number(in, "factor", 1e-6, 1e6);
     if (out->rope_kind == ROPE_LLAMA3)
         read_llama3(out, r, in);

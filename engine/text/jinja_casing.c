@@ -143,6 +143,14 @@ static utf8proc_category_t category_of(uint32_t c)
     return utf8proc_category((utf8proc_int32_t)c);
 }
 
+static bool in_ranges(uint32_t c, const uint32_t (*ranges)[2], size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (c >= ranges[i][0] && c <= ranges[i][1])
+            return true;
+    return false;
+}
+
 /* Letters outside of Lu, Ll and Lt that have a case: Other_Uppercase and Other_Lowercase. */
 static bool is_other_upper(uint32_t c)
 {
@@ -161,10 +169,7 @@ static bool is_other_lower(uint32_t c)
         {0xA69C, 0xA69D},   {0xA770, 0xA770},   {0xA7F8, 0xA7F9},   {0xAB5C, 0xAB5F},
         {0x10780, 0x10780}, {0x10783, 0x10785}, {0x10787, 0x107B0}, {0x107B2, 0x107BA},
     };
-    for (size_t i = 0; i < sizeof RANGES / sizeof *RANGES; i++)
-        if (c >= RANGES[i][0] && c <= RANGES[i][1])
-            return true;
-    return false;
+    return in_ranges(c, RANGES, sizeof RANGES / sizeof *RANGES);
 }
 
 static bool is_upper(uint32_t c)
@@ -304,10 +309,16 @@ bool jinja_is_alpha(uint32_t c)
 
 bool jinja_is_digit(uint32_t c)
 {
-    /* Nd, and the digits that are not decimal: superscripts and the circled ones. */
-    return category_of(c) == UTF8PROC_CATEGORY_ND || c == 0xB2 || c == 0xB3 || c == 0xB9 ||
-           c == 0x2070 || (c >= 0x2074 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089) ||
-           (c >= 0x2460 && c <= 0x2468) || (c >= 0x2776 && c <= 0x277E);
+    /* Numeric_Type=Digit: digits that are not decimal. */
+    static const uint32_t RANGES[][2] = {
+        {0xB2, 0xB3},       {0xB9, 0xB9},       {0x1369, 0x1371},   {0x19DA, 0x19DA},
+        {0x2070, 0x2070},   {0x2074, 0x2079},   {0x2080, 0x2089},   {0x2460, 0x2468},
+        {0x2474, 0x247C},   {0x2488, 0x2490},   {0x24EA, 0x24EA},   {0x24F5, 0x24FD},
+        {0x24FF, 0x24FF},   {0x2776, 0x277E},   {0x2780, 0x2788},   {0x278A, 0x2792},
+        {0x10A40, 0x10A43}, {0x10E60, 0x10E68}, {0x11052, 0x1105A}, {0x1F100, 0x1F10A},
+    };
+    return category_of(c) == UTF8PROC_CATEGORY_ND ||
+           in_ranges(c, RANGES, sizeof RANGES / sizeof *RANGES);
 }
 
 bool jinja_is_alnum(uint32_t c)

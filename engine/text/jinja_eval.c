@@ -22,7 +22,6 @@ struct jinja_loop {
     size_t index;                 /* of the current item in passed */
     const struct jinja_node *node;
     const struct jinja_scope *scope; /* around the loop */
-    int depth;                       /* loops around this one */
     struct jinja_value last_changed; /* the last argument of changed() */
 };
 
@@ -107,8 +106,8 @@ bool jinja_loop_attribute(struct jinja_run *run, struct jinja_loop *loop, const 
         {"revindex0", jinja_int((int64_t)loop->passed.n - (int64_t)index - 1)},
         {"previtem", index ? loop->passed.items[index - 1] : jinja_undefined("loop.previtem")},
         {"nextitem", loop_item(loop, index + 1, "loop.nextitem")},
-        {"depth", jinja_int(loop->depth + 1)},
-        {"depth0", jinja_int(loop->depth)},
+        {"depth", jinja_int(1)}, /* grows only in recursive loops */
+        {"depth0", jinja_int(0)},
     };
     for (size_t i = 0; i < sizeof attributes / sizeof *attributes; i++) {
         if (strcmp(attributes[i].name, name) != 0)
@@ -142,23 +141,14 @@ struct jinja_value jinja_loop_changed(struct jinja_run *run, struct jinja_value 
 
 static struct jinja_string LOOP_NAME = {.data = "loop", .len = 4, .n_chars = 4};
 
-static int depth_of(struct jinja_run *run, const struct jinja_scope *scope)
-{
-    const struct jinja_value *outer = jinja_scope_find(run, scope, &LOOP_NAME);
-    return outer && outer->kind == JINJA_LOOP ? outer->loop->depth + 1 : 0;
-}
-
 /* The else body runs unless some iteration reached the end of its body: in Jinja a break or
  * continue in each of them brings it too. */
-static void run_for(struct jinja_run *run, struct jinja_scope *scope,
-                    const struct jinja_node *node)
+static void run_for(struct jinja_run *run, struct jinja_scope *scope, const struct jinja_node *node)
 {
     bool completed = false;
     struct jinja_loop *loop = jinja_alloc(&run->arena, sizeof *loop);
-    *loop = (struct jinja_loop){.source = jinja_walk(run, jinja_eval(run, scope, node->b)),
-                                .node = node,
-                                .scope = scope,
-                                .depth = depth_of(run, scope)};
+    *loop = (struct jinja_loop){
+        .source = jinja_walk(run, jinja_eval(run, scope, node->b)), .node = node, .scope = scope};
     for (;; loop->index++) {
         filter_ahead(run, loop, loop->index + 1);
         if (loop->index >= loop->passed.n)

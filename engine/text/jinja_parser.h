@@ -22,7 +22,7 @@ struct jinja_parser {
 struct jinja_node *jinja_parse(struct jinja_parser *parser, const char *source, size_t n,
                                struct jinja_arena *arena);
 
-/* The rest is shared by the parser's two files. */
+/* The rest is shared by the parser's files. */
 struct jinja_node *jinja_node_new(struct jinja_parser *p, enum jinja_node_kind kind);
 struct jinja_string *jinja_parser_text(struct jinja_parser *p, const char *data, size_t n);
 void jinja_parser_next(struct jinja_parser *p);
@@ -42,6 +42,14 @@ void jinja_leave(struct jinja_parser *p);
 struct jinja_node *jinja_parse_expression(struct jinja_parser *p);
 /* An expression without a bare `if`, for `for ... if` and `if`. */
 struct jinja_node *jinja_parse_or(struct jinja_parser *p);
+/* One operand with everything behind it: -a.b(c)|d. */
+struct jinja_node *jinja_parse_unary(struct jinja_parser *p, bool with_filters);
+/* A literal, a name (or ns.name, if with_namespace) or something in brackets. */
+struct jinja_node *jinja_parse_primary(struct jinja_parser *p, bool with_namespace);
+/* One item, or with a comma a tuple of them; end_name ends it, or NULL. */
+struct jinja_node *jinja_parse_comma_list(struct jinja_parser *p, const char *end_name,
+                                          struct jinja_node *(*parse)(struct jinja_parser *p),
+                                          bool may_be_empty);
 /* `a` or `a, b`; inline_if as above. */
 struct jinja_node *jinja_parse_tuple(struct jinja_parser *p, bool inline_if);
 /* `a`, `a, b` or `ns.a`; end_name ends it, or NULL. */
