@@ -76,6 +76,7 @@ static void filter_ahead(struct jinja_run *run, struct jinja_loop *loop, size_t 
             assign(run, scope, loop->node->a, item);
             if (!jinja_truth(jinja_eval(run, scope, loop->node->e)))
                 continue;
+            item = jinja_eval(run, scope, loop->node->a); /* [1, 2] for `a, b` becomes (1, 2) */
         }
         jinja_push(run, &loop->passed, item);
     }

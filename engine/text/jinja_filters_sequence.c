@@ -91,7 +91,7 @@ struct jinja_value jinja_filter_first(struct jinja_run *run, struct jinja_value 
 static bool walk_reversible(struct jinja_run *run, struct jinja_value v, struct jinja_span *out)
 {
     bool is_generator = v.kind == JINJA_SEQUENCE && v.sequence->kind == JINJA_GENERATOR;
-    if (!jinja_is_iterable(v) || is_generator || v.kind == JINJA_UNDEFINED || v.kind == JINJA_LOOP)
+    if (!jinja_is_iterable(v) || is_generator || v.kind == JINJA_LOOP)
         return false;
     *out = jinja_walk(run, v);
     return true;

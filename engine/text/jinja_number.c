@@ -197,7 +197,7 @@ struct jinja_value jinja_filter_round(struct jinja_run *run, struct jinja_value 
     double scale = pow(10, (double)precision), scaled = real * scale;
     if (!isfinite(scaled) || scale == 0)
         jinja_raise(&run->trap, "a number of this size cannot be rounded");
-    return jinja_float((up ? ceil(scaled) : floor(scaled)) / scale);
+    return jinja_float(((up ? ceil(scaled) : floor(scaled)) + 0.0) / scale); /* no -0.0 */
 }
 
 struct jinja_value jinja_filter_abs(struct jinja_run *run, struct jinja_value input,

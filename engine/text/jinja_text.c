@@ -110,7 +110,9 @@ static void push_piece(struct jinja_run *run, struct jinja_value list, const str
                        size_t start, size_t end)
 {
     jinja_charge(run, 1);
-    jinja_push(run, list.sequence, jinja_text(run, s->data + start, end - start));
+    struct jinja_value piece = jinja_text(run, s->data + start, end - start);
+    piece.string->markup = s->markup;
+    jinja_push(run, list.sequence, piece);
 }
 
 static struct jinja_value split_at_space(struct jinja_run *run, const struct jinja_string *s,
@@ -125,10 +127,7 @@ static struct jinja_value split_at_space(struct jinja_run *run, const struct jin
             return list;
         size_t start = i;
         if (max_splits-- == 0) {
-            size_t end = s->len;
-            while (jinja_is_space(decode_last(s->data, end, &len)))
-                end -= len;
-            push_piece(run, list, s, start, end);
+            push_piece(run, list, s, start, s->len);
             return list;
         }
         while (i < s->len && !jinja_is_space(decode(s->data + i, s->len - i, &len)))
@@ -192,10 +191,7 @@ static struct jinja_value split_from_right(struct jinja_run *run, const struct j
             break;
         size_t start = end;
         if (max_splits-- == 0) {
-            start = 0;
-            while (jinja_is_space(decode(s->data + start, end - start, &len)))
-                start += len;
-            push_piece(run, list, s, start, end);
+            push_piece(run, list, s, 0, end);
             break;
         }
         while (start > 0 && !jinja_is_space(decode_last(s->data, start, &len)))

@@ -9,7 +9,7 @@
 static bool check_id(const struct json *v, const struct vocabulary *vocab, int32_t *id,
                      struct error *err)
 {
-    int64_t value;
+    int64_t value = 0;
     if (!json_int(v, 0, MAX_TOKEN_ID - 1, &value))
         return fail(err, "a token id is not an integer from 0 to %d", MAX_TOKEN_ID - 1);
     if (!vocabulary_by_id(vocab, value))
@@ -40,7 +40,7 @@ static bool add_special(struct token_list *list, const struct json *item,
     if (!json_is_array(ids))
         return fail(err, "\"%.60s\" has no list of ids in \"special_tokens\"", name);
     for (const struct json *v = json_first(ids); v; v = json_next(v)) {
-        int32_t id;
+        int32_t id = 0;
         if (!check_id(v, vocab, &id, err))
             return false;
         token_list_add(list, id);
@@ -81,7 +81,7 @@ static bool load_cls_sep(struct post_processor *p, const struct json *v,
     for (int i = 0; i < 2; i++) {
         const struct json *pair = json_get(v, keys[i]);
         const struct json *name = json_first(pair);
-        int32_t id;
+        int32_t id = 0;
         if (!json_is_array(pair) || !json_is_string(name))
             return fail(err, "\"%s\" is not [token, id]", keys[i]);
         if (!check_id(json_next(name), vocab, &id, err))
