@@ -328,7 +328,7 @@ static void make_large_model(void)
     buf_free(&header);
 }
 
-static void test_a_thousand_models_are_listed_quickly(void **state)
+static void test_a_thousand_models_are_listed(void **state)
 {
     (void)state;
     enum { N = 1000 };
@@ -355,13 +355,6 @@ static void test_a_thousand_models_are_listed_quickly(void **state)
     assert_int_equal(list.models[0].n_params, 1235814400);
     hub_list_free(&list);
     print_message("%d models in %.3f s\n", N, s);
-#ifdef __SANITIZE_ADDRESS__
-    const double limit = 10;
-#else
-    const double limit = 1;
-#endif
-    if (s > limit)
-        fail_msg("%d models took %.2f s, want at most %.0f", N, s, limit);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -377,7 +370,7 @@ int main(void)
         TEST(test_a_config_that_does_not_fit_its_tensors_is_a_problem),
         TEST(test_roots_are_used_in_order_and_once),
         TEST(test_without_a_cache_the_list_is_empty),
-        TEST(test_a_thousand_models_are_listed_quickly),
+        TEST(test_a_thousand_models_are_listed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,6 +40,7 @@ struct attention_shape {
     int group;                /* query heads per KV head */
     int first_position;       /* of row 0 */
     int n_context;            /* keys in the context segment, this call's rows included */
+    int n_rows_total;         /* Q: rows of the whole call, of which this may be a piece */
     int n_keys;               /* K */
 };
 
@@ -61,14 +62,16 @@ static inline int max_int(int a, int b)
 static inline struct attention_shape attention_shape(const struct attention *att)
 {
     const struct step_state *step = att->step;
+    int n_rows_total = att->n_rows_total ? att->n_rows_total : att->n_rows;
     struct attention_shape shape = {
         .head_dim = att->kv.head_dim,
         .padded_dim = round_up(att->kv.head_dim, 16),
         .group = att->n_heads / att->kv.n_kv_heads,
-        .first_position = cpu_first_position(step),
-        .n_context = step->n_context + (step->append_tail ? 0 : att->n_rows),
+        .first_position = cpu_first_position(step) + att->row_offset,
+        .n_rows_total = n_rows_total,
+        .n_context = step->n_context + (step->append_tail ? 0 : n_rows_total),
+        .n_keys = cpu_first_position(step) + n_rows_total,
     };
-    shape.n_keys = shape.first_position + att->n_rows;
     return shape;
 }
 

@@ -27,7 +27,7 @@ void cpu_select_local(struct device *dev, struct selection *sel, const struct at
     int e = selection_budget(size, sel->n_keys);
     if (e == 0)
         return;
-    if ((int64_t)sel->n_keys <= (int64_t)e + sel->n_rows) {
+    if ((int64_t)sel->n_keys <= (int64_t)e + sel->n_rows_total) {
         sel->full = true;
         return;
     }

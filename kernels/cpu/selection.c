@@ -79,6 +79,8 @@ void cpu_selection_begin(struct device *dev, struct selection *sel, const struct
     assert(att->kv.n_kv_heads == sel->n_kv_heads && shape.n_keys <= sel->max_keys);
     sel->n_rows = att->n_rows;
     sel->n_keys = shape.n_keys;
+    sel->n_rows_total = shape.n_rows_total;
+    sel->first_position = shape.first_position;
     sel->full = sel->chosen = sel->listed = false;
     sel->shared = true;
     for (int row = 0; row < att->n_rows; row++) {

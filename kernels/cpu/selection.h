@@ -53,6 +53,7 @@ struct selection {
 
     /* Of the call between begin and end. */
     int n_rows, n_keys;
+    int n_rows_total, first_position; /* of the whole call; of row 0 */
     bool full;   /* every visible key */
     bool chosen; /* some masker was more than a no-op; without one the call is dense */
     bool shared; /* a group's list is at its first head */
@@ -104,7 +105,7 @@ static inline int selection_list_head(const struct selection *sel, int head)
 
 static inline int selection_position(const struct selection *sel, int row)
 {
-    return sel->n_keys - sel->n_rows + row;
+    return sel->first_position + row;
 }
 
 static inline int selection_n_unions(const struct selection *sel)
