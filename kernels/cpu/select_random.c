@@ -12,23 +12,28 @@ struct random_job {
     int n_wanted, slot;
 };
 
-/* Marks the keys of the heads' lists in `taken` (bits by place) and returns how many places are
- * left. */
+/* Marks in `taken` (bits by place) the keys that every one of the heads has already, and returns
+ * how many places are left.  A key that only some heads have stays a candidate, or the others would
+ * never see it and their sums would be biased.  `spare` holds the bits of one head at a time. */
 static int mark_taken(const struct selection *sel, int row, int begin, int end,
-                      const struct candidates *candidates, uint64_t *taken)
+                      const struct candidates *candidates, uint64_t *taken, uint64_t *spare)
 {
-    int n_taken = 0;
+    size_t n_words = (size_t)candidates->n_places / 64 + 1;
     for (int head = begin; head < end; head++) {
+        uint64_t *marks = head == begin ? taken : spare;
         const uint32_t *keys = selection_keys(sel, row, head);
+        memset(marks, 0, n_words * sizeof *marks);
         for (int i = 0; i < selection_list(sel, row, head)->n; i++) {
             int place = select_place(candidates, keys[i]);
-            uint64_t bit = (uint64_t)1 << (place & 63);
-            if (place < 0 || taken[place / 64] & bit)
-                continue;
-            taken[place / 64] |= bit;
-            n_taken++;
+            if (place >= 0)
+                marks[place / 64] |= (uint64_t)1 << (place & 63);
         }
+        for (size_t word = 0; marks == spare && word < n_words; word++)
+            taken[word] &= spare[word];
     }
+    int n_taken = 0;
+    for (size_t word = 0; word < n_words; word++)
+        n_taken += __builtin_popcountll(taken[word]);
     return candidates->n_places - n_taken;
 }
 
@@ -65,6 +70,21 @@ static void places_to_keys(const struct candidates *candidates, uint32_t *places
     }
 }
 
+/* Adds the drawn keys [n] to a head's list, less those that it has: they keep their p of 1. */
+static void add_drawn(struct selection *sel, int row, int head, const uint32_t *drawn, int n,
+                      float prob, uint32_t *spare)
+{
+    const uint32_t *listed = selection_keys(sel, row, head);
+    int n_listed = selection_list(sel, row, head)->n, n_new = 0;
+    for (int i = 0, j = 0; i < n; i++) {
+        while (j < n_listed && listed[j] < drawn[i])
+            j++;
+        if (j == n_listed || listed[j] != drawn[i])
+            spare[n_new++] = drawn[i];
+    }
+    selection_add_keys(sel, row, head, spare, NULL, prob, n_new);
+}
+
 static void random_task(void *user, int task_index, int thread_index)
 {
     const struct random_job *job = user;
@@ -80,9 +100,8 @@ static void random_task(void *user, int task_index, int thread_index)
     size_t n_words = (size_t)candidates.n_places / 64 + 1;
     uint64_t *drawn = (uint64_t *)scratch.buffer[0].ranks;
     uint64_t *taken = (uint64_t *)scratch.buffer[1].ranks;
+    int n_left = mark_taken(sel, row, begin, end, &candidates, taken, drawn);
     memset(drawn, 0, n_words * sizeof *drawn);
-    memset(taken, 0, n_words * sizeof *taken);
-    int n_left = mark_taken(sel, row, begin, end, &candidates, taken);
     int n = min_int(job->n_wanted, n_left);
     if (n == 0)
         return;
@@ -104,7 +123,7 @@ static void random_task(void *user, int task_index, int thread_index)
     places_to_keys(&candidates, scratch.keys, n);
     float prob = (float)((double)n / n_left);
     for (int head = begin; head < end; head++)
-        selection_add_keys(sel, row, head, scratch.keys, NULL, prob, n);
+        add_drawn(sel, row, head, scratch.keys, n, prob, images);
 }
 
 void cpu_select_random(struct device *dev, struct selection *sel, const struct attention *att,
