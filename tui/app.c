@@ -158,6 +158,9 @@ void app_load_model(struct app *app, const char *name)
     }
     free(app->model_path);
     app->model_path = folder;
+    char *embedded = preset_model_folder();
+    app->embedded = embedded && !strcmp(embedded, folder);
+    free(embedded);
     app->has_model = false;
     app->state = RUN_LOADING;
     app->run_started_ms = app->now_ms;
@@ -224,6 +227,7 @@ static void apply_loaded(struct app *app, const struct model_info *model)
     model_info_copy(&app->model, model);
     app->has_model = true;
     app->state = RUN_READY;
+    app->shown.at_ms = 0;
     session_log_model(app->log, model);
     if (model->warnings)
         app_message(app, ROLE_WARN, "%s", model->warnings);

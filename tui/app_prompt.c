@@ -61,15 +61,23 @@ void app_prompt(struct app *app, enum prompt_purpose purpose, const char *initia
     sync_line(app);
 }
 
+/* The line is no longer edited; the completions it showed go with it. */
+static void close_line(struct app *app)
+{
+    line_edit_stop();
+    free(app->matches);
+    app->matches = NULL;
+    app->insert = false;
+    app->dirty = true;
+}
+
 void app_prompt_leave(struct app *app)
 {
     if (app->purpose == PROMPT_ASK) {
         free(app->draft);
         app->draft = app->line && *app->line ? xstrdup(app->line) : NULL;
     }
-    line_edit_stop();
-    app->insert = false;
-    app->dirty = true;
+    close_line(app);
 }
 
 void app_prompt_set(struct app *app, const char *text)
@@ -144,8 +152,7 @@ static void accept(struct app *app)
     const char *start = text;
     while (isspace((unsigned char)*start))
         start++;
-    line_edit_stop();
-    app->insert = false;
+    close_line(app);
     if (app->purpose == PROMPT_ASK) {
         free(app->draft);
         app->draft = NULL;

@@ -3,8 +3,6 @@
 
 #include "tui/app.h"
 
-enum { MIN_RATE_TOKENS = 16 }; /* below, a rate of a running answer says nothing */
-
 static bool same_run(const struct app *app, const struct question *q, const struct request *r)
 {
     return q->context_version == app->context_version && r->forced == app->forced &&
@@ -50,7 +48,7 @@ int app_figures_lane(const struct app *app)
 
 double app_tokens_per_s(const struct report_lane *r)
 {
-    if (!r || (!r->done && r->n_tokens < MIN_RATE_TOKENS) || r->metrics.step_ms_per_token <= 0)
+    if (!r || r->n_tokens < APP_MIN_RATE_TOKENS || r->metrics.step_ms_per_token <= 0)
         return 0;
     return 1000 / r->metrics.step_ms_per_token;
 }

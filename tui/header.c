@@ -94,7 +94,10 @@ void header_draw(const struct app *app, struct grid *g, struct rect area)
     x = grid_put(g, left, x, 0, ROLE_TEXT, 0, "  ");
     const struct model_info *m = &app->model;
     if (app->has_model) {
-        x = grid_put(g, left, x, 0, ROLE_TEXT, 0, m->name ? m->name : "model");
+        x = grid_put(g, left, x, 0, ROLE_TEXT, 0,
+                     app->embedded ? "embedded model"
+                     : m->name     ? m->name
+                                   : "model");
         x = grid_printf(g, left, x, 0, ROLE_DIM, 0, " %s", m->dtype);
         if (area.w >= 120)
             x = grid_printf(g, left, x, 0, ROLE_DIM, 0, "  %dL×%dH/%dKV", m->n_layers, m->n_heads,
@@ -104,7 +107,10 @@ void header_draw(const struct app *app, struct grid *g, struct rect area)
             x = grid_printf(g, left, x, 0, ROLE_DIM, 0, " %s", m->device);
     } else if (app->model_path) {
         const char *slash = strrchr(app->model_path, '/');
-        x = grid_put(g, left, x, 0, ROLE_DIM, 0, slash ? slash + 1 : app->model_path);
+        x = grid_put(g, left, x, 0, ROLE_DIM, 0,
+                     app->embedded ? "embedded model"
+                     : slash       ? slash + 1
+                                   : app->model_path);
     } else {
         x = grid_put(g, left, x, 0, ROLE_DIM, 0, "compare dense and sparse attention");
     }
@@ -130,6 +136,9 @@ void tabs_draw(const struct app *app, struct grid *g, struct rect area)
         return;
     }
     struct buf notes = {0};
+    bool stale = false;
+    if (app_result(app, app->current_question, app_figures_lane(app), &stale, NULL) && stale)
+        buf_append_str(&notes, " ~ of another stack or context: r runs ·");
     if (app->n_questions > 0)
         buf_printf(&notes, " Q%d/%d", app->current_question + 1, app->n_questions);
     buf_printf(&notes, " %s", app->forced ? "forced" : "free run");

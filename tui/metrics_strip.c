@@ -6,6 +6,8 @@
 #include "tui/format.h"
 #include "tui/panes.h"
 
+enum { MANY_KEYS = 1000 }; /* from here the context is about all that an answer sees */
+
 struct strip {
     struct grid *g;
     struct rect area;
@@ -41,15 +43,21 @@ static void put_rate(struct strip *s, const struct app *app, int lane)
     put(s, role_of_lane(lane), label, format_rate(app_tokens_per_s(r)).text, " t/s");
 }
 
-static void put_speedups(struct strip *s, const struct lane_metrics *m)
+static void put_speedups(struct strip *s, const struct lane_metrics *m, bool few_tokens)
 {
-    struct figure step = format_factor(m ? m->speedup_step : 0);
-    struct figure attention = format_factor(m ? m->speedup_attention : 0);
-    struct figure answer = format_factor(m ? m->speedup_answer : 0);
+    bool known = m && m->n_tokens >= APP_MIN_RATE_TOKENS;
+    struct figure step = format_factor(known ? m->speedup_step : 0);
+    struct figure attention = format_factor(known ? m->speedup_attention : 0);
+    struct figure answer = format_factor(known ? m->speedup_answer : 0);
     if (m && m->reads_all_keys) {
         static const char sim[] = "SIM reads all keys: no speed-up ";
         s->x = grid_put(s->g, s->area, s->x, s->y, ROLE_WARN, 0, sim);
         s->x += 2;
+        return;
+    }
+    if (few_tokens) {
+        s->x = 2 + grid_put(s->g, s->area, s->x, s->y, ROLE_DIM, 0,
+                            "speed-up n/a: below 16 tokens     ");
         return;
     }
     int x = s->x;
@@ -70,7 +78,7 @@ static void put_quality(struct strip *s, const struct app *app, const struct lan
     put(s, ROLE_TEXT, "sparsity", format_share(m ? 1 - m->density : -1).text, "");
     snprintf(text, sizeof text, " of %s", format_count((uint64_t)app_n_keys(app)).text);
     put(s, ROLE_TEXT, "kept", format_share(m ? m->density : -1).text,
-        app_n_keys(app) > 0 ? text : "");
+        app_n_keys(app) >= MANY_KEYS ? text : "");
     text[0] = '\0';
     if (m && m->recall_worst >= 0)
         snprintf(text, sizeof text, " min %s L%dH%d", format_ratio(m->recall_worst).text,
@@ -110,8 +118,11 @@ void metrics_strip_draw(const struct app *app, struct grid *g, struct rect area)
     put_rate(&s, app, 0);
     if (lane > 0)
         put_rate(&s, app, lane);
+    const struct report_lane *dense = app_result(app, app->current_question, 0, &s.stale, NULL);
     s.stale = stale;
-    put_speedups(&s, m);
+    put_speedups(&s, m,
+                 m && dense && dense->done && r->done &&
+                     (r->n_tokens < APP_MIN_RATE_TOKENS || dense->n_tokens < APP_MIN_RATE_TOKENS));
     if (area.h < 2)
         return;
     if (area.w >= 100)
@@ -122,6 +133,4 @@ void metrics_strip_draw(const struct app *app, struct grid *g, struct rect area)
     put_quality(&s, app, m);
     if (area.w < 100)
         put(&s, ROLE_TEXT, "J", format_ratio(m ? m->jaccard : -1).text, "");
-    if (stale && m)
-        grid_put_right(g, area, area.w - 1, 1, ROLE_WARN, 0, "~ old, r runs");
 }

@@ -310,6 +310,21 @@ static const char *const TITLES[] = {
     [PALETTE_MODELS] = "Pick a model",
 };
 
+/* Columns for the names and the labels of all rows, so that typing moves nothing. */
+static void measure(const struct palette *p, const struct grid *g, int *name_w, int *label_w)
+{
+    enum { MAX_NAME = 30, MAX_LABEL = 14 };
+    *name_w = *label_w = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        int name = grid_text_width(g, p->rows[i].name),
+            label = grid_text_width(g, p->rows[i].label);
+        *name_w = name > *name_w ? name : *name_w;
+        *label_w = label > *label_w ? label : *label_w;
+    }
+    *name_w = (*name_w > MAX_NAME ? MAX_NAME : *name_w) + 4;
+    *label_w = *label_w == 0 ? 0 : (*label_w > MAX_LABEL ? MAX_LABEL : *label_w) + 2;
+}
+
 void palette_draw(const struct app *app, struct grid *g, struct rect area)
 {
     const struct palette *p = &app->palette;
@@ -327,16 +342,17 @@ void palette_draw(const struct app *app, struct grid *g, struct rect area)
     if (list.h < 1)
         return;
     size_t rows = (size_t)list.h, top = p->selected >= rows ? p->selected - rows + 1 : 0;
-    int name_w = in.w > 60 ? 30 : in.w / 2;
+    int name_w = 0, label_w = 0;
+    measure(p, g, &name_w, &label_w);
     for (size_t i = 0; i < rows && top + i < p->n_matches; i++) {
         const struct palette_row *row = &p->rows[p->matches[top + i]];
         bool selected = top + i == p->selected;
         struct rect name = {list.x, list.y + (int)i, name_w - 1, 1};
         grid_put(g, name, 0, 0, ROLE_TEXT, 0, selected ? "▸ " : "  ");
         grid_put(g, name, 2, 0, ROLE_TEXT, 0, row->name);
-        int label = grid_put(g, list, name_w, (int)i, ROLE_WARN, 0, row->label);
-        int text = label > name_w + 14 ? label + 2 : name_w + 14;
-        grid_put(g, list, text, (int)i, ROLE_DIM, 0, row->text);
+        struct rect label = {list.x + name_w, name.y, label_w, 1};
+        grid_put(g, label, 0, 0, ROLE_WARN, 0, row->label);
+        grid_put(g, list, name_w + label_w, (int)i, ROLE_DIM, 0, row->text);
         if (selected)
             grid_paint(g, list, 0, (int)i, list.w, ROLE_ACCENT, 0);
     }

@@ -25,14 +25,14 @@ static const char *hint_of(enum prompt_purpose purpose)
 {
     switch (purpose) {
     case PROMPT_ASK:
-        return "⏎ ask  Alt-⏎ newline  Esc";
+        return "Enter ask  Alt-Enter newline  Esc";
     case PROMPT_STACK:
-        return "⏎ set  Tab completes  Esc";
+        return "Enter set  Tab completes  Esc";
     case PROMPT_CONTEXT:
     case PROMPT_MODEL:
-        return "⏎ load  Tab completes  Esc";
+        return "Enter load  Tab completes  Esc";
     default:
-        return "⏎ set  Esc";
+        return "Enter set  Esc";
     }
 }
 

@@ -210,6 +210,6 @@ void params_draw(const struct app *app, struct grid *g, struct rect area)
         y = put_wrapped(g, area, 2, y, ROLE_DIM, range.data);
     }
     if (y + 1 < area.h)
-        grid_put(g, area, 2, area.h - 1, ROLE_DIM, 0, "h/l step </> ×2 ⏎ type d dflt");
+        grid_put(g, area, 2, area.h - 1, ROLE_DIM, 0, "h/l step </> ×2 = type d dflt");
     buf_free(&range);
 }

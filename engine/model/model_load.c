@@ -1,5 +1,6 @@
 /* Loading a checkpoint: headers are checked and the plan bound first, then the tensors are streamed
  * in chunks through one staging buffer, so that the host never holds more than that. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -8,6 +9,7 @@
 #include "engine/base/memory.h"
 #include "engine/model/model.h"
 #include "engine/model/model_storage.h"
+#include "engine/model/name_list.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/tensor_convert.h"
 #include "engine/model/weights.h"
@@ -19,8 +21,9 @@ struct loader {
     const struct model_progress *progress; /* may be NULL */
     uint64_t bytes_done, bytes_total;      /* of the stored tensors */
     int64_t reported_ms;
-    char *staging;    /* [CHUNK_BYTES] as stored */
-    float *converted; /* [CHUNK_BYTES / 2] elements of f32; NULL until needed */
+    char *staging;                    /* [CHUNK_BYTES] as stored */
+    float *converted;                 /* [CHUNK_BYTES / 2] elements of f32; NULL until needed */
+    struct name_list non_finite, f64; /* tensors to warn of */
     struct buf warnings;
     struct error *err;
 };
@@ -65,11 +68,10 @@ static const void *as_device_dtype(const struct weight_slot *slot, const struct 
     return room;
 }
 
-static void warn_of_non_finite(struct loader *l, const struct weight_piece *piece, uint64_t n)
+static void note_non_finite(struct loader *l, const struct weight_piece *piece, uint64_t n)
 {
     if (n)
-        buf_printf(&l->warnings, "%s holds %llu values that are not finite\n", piece->name,
-                   (unsigned long long)n);
+        name_list_add(&l->non_finite, "%s (%" PRIu64 ")", piece->name, n);
 }
 
 /* A piece stored as it is used: chunk by chunk to device + at. */
@@ -93,7 +95,7 @@ static bool load_plain(struct loader *l, const struct weight_slot *slot,
         if (!advance(l, n * size))
             return false;
     }
-    warn_of_non_finite(l, piece, n_bad);
+    note_non_finite(l, piece, n_bad);
     return true;
 }
 
@@ -123,7 +125,7 @@ static bool load_transposed(struct loader *l, const struct weight_slot *slot,
     }
     if (!safetensors_read(piece->file, piece->tensor, 0, stored, n * size, l->err))
         goto out;
-    warn_of_non_finite(l, piece, tensor_count_non_finite(stored, piece->tensor->dtype, n));
+    note_non_finite(l, piece, tensor_count_non_finite(stored, piece->tensor->dtype, n));
     const void *bytes = as_device_dtype(slot, piece, stored, n, (float *)turned);
     /* as_device_dtype may have used `turned`; then `stored` is free to take the result. */
     char *result = bytes == stored ? turned : stored;
@@ -142,7 +144,7 @@ static bool load_slot(struct loader *l, const struct weight_slot *slot)
     for (int i = 0; i < slot->n_pieces; i++) {
         const struct weight_piece *piece = &slot->pieces[i];
         if (strcmp(piece->tensor->dtype, "F64") == 0)
-            buf_printf(&l->warnings, "%s is F64 and is used as F32\n", piece->name);
+            name_list_add(&l->f64, "%s", piece->name);
         bool ok =
             slot->transposed ? load_transposed(l, slot, piece, to) : load_plain(l, slot, piece, to);
         if (!ok)
@@ -178,6 +180,17 @@ static bool load(struct loader *l, const struct checkpoint *c)
     return ok;
 }
 
+static void warn(struct loader *l)
+{
+    if (l->non_finite.n)
+        buf_printf(&l->warnings, "values that are not finite: %s\n",
+                   name_list_text(&l->non_finite));
+    if (l->f64.n)
+        buf_printf(&l->warnings, "F64 is used as F32: %s\n", name_list_text(&l->f64));
+    if (l->warnings.len)
+        l->m->warnings = xstrdup(l->warnings.data);
+}
+
 struct model *model_load(const char *folder, const struct backend *backend, struct device *dev,
                          const struct model_progress *progress, struct error *err)
 {
@@ -192,12 +205,14 @@ struct model *model_load(const char *folder, const struct backend *backend, stru
     l.staging = xcalloc(CHUNK_BYTES, 1);
     buf_append_str(&l.warnings, checkpoint_warnings(c));
     bool ok = load(&l, c);
-    if (ok && l.warnings.len)
-        l.m->warnings = xstrdup(l.warnings.data);
-    if (!ok) {
+    if (ok) {
+        warn(&l);
+    } else {
         model_close(l.m);
         l.m = NULL;
     }
+    name_list_free(&l.non_finite);
+    name_list_free(&l.f64);
     free(l.staging);
     free(l.converted);
     buf_free(&l.warnings);

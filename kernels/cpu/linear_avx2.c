@@ -34,7 +34,22 @@ static inline __m256 load8_first(const void *w, enum dtype dtype, size_t i, int 
 
 /* --- Few rows ------------------------------------------------------------------------------ */
 
-enum { TILE_ROWS = 3, TILE_OUTPUTS = 4 };
+enum { TILE_ROWS = 3, TILE_OUTPUTS = 4, X_BYTES = sizeof(float) };
+
+/* Memory is read in order: what lies FETCH_AHEAD bytes further on is asked for now.  Measured on
+ * Zen 5, with cold weights in huge pages: 0.94 of the read bandwidth instead of 0.88. */
+enum { FETCH_AHEAD = 4096 };
+
+/* Several rows of x go through w in chunks of k, so that the chunks of x stay in the first-level
+ * cache. */
+enum { K_CHUNK = 2048 };
+
+static inline __attribute__((always_inline)) void fetch_lines(const char *from, const int n)
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++)
+        _mm_prefetch(from + 64 * i, _MM_HINT_T0);
+}
 
 static void prepare(void *to, const float *x, int n)
 {
@@ -58,11 +73,14 @@ static inline __attribute__((always_inline)) float dot_one(const void *w, enum d
     for (int s = 0; s < 8; s++)
         sums[s] = _mm256_setzero_ps();
     int k = 0;
-    for (; k + 64 <= n_in; k += 64)
+    for (; k + 64 <= n_in; k += 64) {
+        const char *at = (const char *)w + (first + (size_t)k) * dtype_bytes(dtype);
+        fetch_lines(at + FETCH_AHEAD, (int)dtype_bytes(dtype));
 #pragma GCC unroll 8
         for (int s = 0; s < 8; s++)
             sums[s] = _mm256_fmadd_ps(load8(w, dtype, first + (size_t)(k + 8 * s)),
                                       _mm256_load_ps(x + k + 8 * s), sums[s]);
+    }
     for (; k < n_in; k += 8)
         sums[0] = _mm256_fmadd_ps(load8_first(w, dtype, first + (size_t)k, n_in - k),
                                   _mm256_load_ps(x + k), sums[0]);
@@ -90,10 +108,13 @@ dot_tile_step(__m256 sums[TILE_ROWS][TILE_OUTPUTS], const void *w, enum dtype dt
     }
 }
 
+/* Four rows of w times n_rows <= TILE_ROWS rows of x, over n_k elements; dots are set, or added to.
+ * The four rows after these are asked for one after the other, so that memory is read in order. */
 static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t dots_stride,
                                                            const void *w, enum dtype dtype,
-                                                           size_t first, int n_in, const char *x,
-                                                           size_t x_stride, const int n_rows)
+                                                           size_t first, size_t n_in, int n_k,
+                                                           const char *x, size_t x_stride,
+                                                           const int n_rows, bool fetch, bool add)
 {
     __m256 sums[TILE_ROWS][TILE_OUTPUTS];
 #pragma GCC unroll 3
@@ -101,22 +122,36 @@ static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t d
 #pragma GCC unroll 4
         for (int j = 0; j < TILE_OUTPUTS; j++)
             sums[r][j] = _mm256_setzero_ps();
-    int k = 0;
-    for (; k + 8 <= n_in; k += 8)
-        dot_tile_step(sums, w, dtype, first + (size_t)k, (size_t)n_in, x + 4 * (size_t)k, x_stride,
-                      n_rows, 8);
-    if (k < n_in)
-        dot_tile_step(sums, w, dtype, first + (size_t)k, (size_t)n_in, x + 4 * (size_t)k, x_stride,
-                      n_rows, n_in - k);
+    int n_whole = n_k / 16 * 16, k = 0;
+    for (int part = 0; part < TILE_OUTPUTS; part++) {
+        int end = n_whole / 16 * (part + 1) / TILE_OUTPUTS * 16;
+        const char *ahead =
+            (const char *)w + (first + (size_t)(TILE_OUTPUTS + part) * n_in) * dtype_bytes(dtype);
+        for (; k < end; k += 16) {
+            if (fetch)
+                fetch_lines(ahead, (int)dtype_bytes(dtype) * 16 * TILE_OUTPUTS / 64);
+            ahead += (int)dtype_bytes(dtype) * 16 * TILE_OUTPUTS;
+#pragma GCC unroll 2
+            for (int half = k; half < k + 16; half += 8)
+                dot_tile_step(sums, w, dtype, first + (size_t)half, n_in,
+                              x + X_BYTES * (size_t)half, x_stride, n_rows, 8);
+        }
+    }
+    for (; k < n_k; k += 8)
+        dot_tile_step(sums, w, dtype, first + (size_t)k, n_in, x + X_BYTES * (size_t)k, x_stride,
+                      n_rows, n_k - k);
 #pragma GCC unroll 3
-    for (int r = 0; r < n_rows; r++)
-        _mm_storeu_ps(dots + (size_t)r * dots_stride,
-                      sum4x8(sums[r][0], sums[r][1], sums[r][2], sums[r][3]));
+    for (int r = 0; r < n_rows; r++) {
+        float *to = dots + (size_t)r * dots_stride;
+        __m128 sum = sum4x8(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+        _mm_storeu_ps(to, add ? _mm_add_ps(sum, _mm_loadu_ps(to)) : sum);
+    }
 }
 
 #define TILE_CASE(N_ROWS)                                                                          \
     case N_ROWS:                                                                                   \
-        dot_tile(to, dots_stride, w, dtype, first, n_in, from, x_stride, N_ROWS);                  \
+        dot_tile(to, dots_stride, w, dtype, first, (size_t)n_in, n_k, from, x_stride, N_ROWS,      \
+                 tile == 0, k > 0);                                                                \
         break;
 
 /* Inlined with a constant dtype, so that its choice is outside the loops. */
@@ -125,21 +160,23 @@ static inline __attribute__((always_inline)) void run_dots_of(float *dots, size_
                                                               int n_out, int n_in, const char *x,
                                                               size_t x_stride, int n_rows)
 {
-    int j = 0, n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (; n_rows > 1 && j + TILE_OUTPUTS <= n_out; j += TILE_OUTPUTS) {
-        size_t first = (size_t)j * (size_t)n_in;
-        for (int tile = 0; tile < n_tiles; tile++) {
-            int row = n_rows * tile / n_tiles, end = n_rows * (tile + 1) / n_tiles;
-            const char *from = x + (size_t)row * x_stride;
-            float *to = dots + (size_t)row * dots_stride + j;
-            switch (end - row) {
-                TILE_CASE(1)
-                TILE_CASE(2)
-                TILE_CASE(3)
+    int n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    int n_tiled = n_rows > 1 ? n_out / TILE_OUTPUTS * TILE_OUTPUTS : 0;
+    for (int k = 0; k < n_in; k += K_CHUNK)
+        for (int j = 0; j < n_tiled; j += TILE_OUTPUTS)
+            for (int tile = 0; tile < n_tiles; tile++) {
+                int n_k = n_in - k < K_CHUNK ? n_in - k : K_CHUNK;
+                int row = n_rows * tile / n_tiles, end = n_rows * (tile + 1) / n_tiles;
+                size_t first = (size_t)j * (size_t)n_in + (size_t)k;
+                const char *from = x + (size_t)row * x_stride + X_BYTES * (size_t)k;
+                float *to = dots + (size_t)row * dots_stride + j;
+                switch (end - row) {
+                    TILE_CASE(1)
+                    TILE_CASE(2)
+                    TILE_CASE(3)
+                }
             }
-        }
-    }
-    for (; j < n_out; j++)
+    for (int j = n_tiled; j < n_out; j++)
         for (int row = 0; row < n_rows; row++)
             dots[(size_t)row * dots_stride + (size_t)j] =
                 dot_one(w, dtype, (size_t)j * (size_t)n_in, n_in,

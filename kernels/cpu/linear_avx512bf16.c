@@ -10,7 +10,18 @@
 
 /* --- Few rows ------------------------------------------------------------------------------ */
 
-enum { TILE_ROWS = 6, TILE_OUTPUTS = 4 };
+enum { TILE_ROWS = 6, TILE_OUTPUTS = 4, X_BYTES = sizeof(uint16_t) };
+
+/* Several rows of x go through w in chunks of k, so that the chunks of x stay in the first-level
+ * cache. */
+enum { K_CHUNK = 2048 };
+
+static inline __attribute__((always_inline)) void fetch_lines(const char *from, const int n)
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++)
+        _mm_prefetch(from + 64 * i, _MM_HINT_T0);
+}
 
 static void prepare(void *to, const float *x, int n)
 {
@@ -57,10 +68,12 @@ dot_tile_step(__m512 sums[TILE_ROWS][TILE_OUTPUTS], const uint16_t *w, size_t n_
     }
 }
 
+/* Four rows of w times n_rows <= TILE_ROWS rows of x, over n_k elements; dots are set, or added to.
+ * The four rows after these are asked for one after the other, so that memory is read in order. */
 static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t dots_stride,
-                                                           const uint16_t *w, int n_in,
+                                                           const uint16_t *w, size_t n_in, int n_k,
                                                            const char *x, size_t x_stride,
-                                                           const int n_rows)
+                                                           const int n_rows, bool fetch, bool add)
 {
     __m512 sums[TILE_ROWS][TILE_OUTPUTS];
 #pragma GCC unroll 6
@@ -68,21 +81,33 @@ static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t d
 #pragma GCC unroll 4
         for (int j = 0; j < TILE_OUTPUTS; j++)
             sums[r][j] = _mm512_setzero_ps();
-    int k = 0;
-    for (; k + 32 <= n_in; k += 32)
-        dot_tile_step(sums, w + k, (size_t)n_in, x + 2 * (size_t)k, x_stride, n_rows, 0xFFFFFFFFu);
-    if (k < n_in)
-        dot_tile_step(sums, w + k, (size_t)n_in, x + 2 * (size_t)k, x_stride, n_rows,
-                      (1u << (n_in - k)) - 1);
+    int n_whole = n_k / 32 * 32, k = 0;
+    for (int part = 0; part < TILE_OUTPUTS; part++) {
+        int end = n_whole / 32 * (part + 1) / TILE_OUTPUTS * 32;
+        const char *ahead = (const char *)(w + (size_t)(TILE_OUTPUTS + part) * n_in);
+        for (; k < end; k += 32) {
+            if (fetch)
+                fetch_lines(ahead, (int)sizeof *w * 32 * TILE_OUTPUTS / 64);
+            ahead += (int)sizeof *w * 32 * TILE_OUTPUTS;
+            dot_tile_step(sums, w + k, n_in, x + X_BYTES * (size_t)k, x_stride, n_rows,
+                          0xFFFFFFFFu);
+        }
+    }
+    if (k < n_k)
+        dot_tile_step(sums, w + k, n_in, x + X_BYTES * (size_t)k, x_stride, n_rows,
+                      (1u << (n_k - k)) - 1);
 #pragma GCC unroll 6
-    for (int r = 0; r < n_rows; r++)
-        _mm_storeu_ps(dots + (size_t)r * dots_stride,
-                      sum4x16(sums[r][0], sums[r][1], sums[r][2], sums[r][3]));
+    for (int r = 0; r < n_rows; r++) {
+        float *to = dots + (size_t)r * dots_stride;
+        __m128 sum = sum4x16(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+        _mm_storeu_ps(to, add ? _mm_add_ps(sum, _mm_loadu_ps(to)) : sum);
+    }
 }
 
 #define TILE_CASE(N_ROWS)                                                                          \
     case N_ROWS:                                                                                   \
-        dot_tile(to, dots_stride, w + first, n_in, from, x_stride, N_ROWS);                        \
+        dot_tile(to, dots_stride, w + first, (size_t)n_in, n_k, from, x_stride, N_ROWS, tile == 0, \
+                 k > 0);                                                                           \
         break;
 
 static void run_dots(float *dots, size_t dots_stride, const void *weights, enum dtype dtype,
@@ -92,24 +117,26 @@ static void run_dots(float *dots, size_t dots_stride, const void *weights, enum 
     (void)dtype;
     const uint16_t *w = weights;
     const char *x = rows;
-    int j = 0, n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (; n_rows > 1 && j + TILE_OUTPUTS <= n_out; j += TILE_OUTPUTS) {
-        size_t first = (size_t)j * (size_t)n_in;
-        for (int tile = 0; tile < n_tiles; tile++) {
-            int row = n_rows * tile / n_tiles, end = n_rows * (tile + 1) / n_tiles;
-            const char *from = x + (size_t)row * x_stride;
-            float *to = dots + (size_t)row * dots_stride + j;
-            switch (end - row) {
-                TILE_CASE(1)
-                TILE_CASE(2)
-                TILE_CASE(3)
-                TILE_CASE(4)
-                TILE_CASE(5)
-                TILE_CASE(6)
+    int n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    int n_tiled = n_rows > 1 ? n_out / TILE_OUTPUTS * TILE_OUTPUTS : 0;
+    for (int k = 0; k < n_in; k += K_CHUNK)
+        for (int j = 0; j < n_tiled; j += TILE_OUTPUTS)
+            for (int tile = 0; tile < n_tiles; tile++) {
+                int n_k = n_in - k < K_CHUNK ? n_in - k : K_CHUNK;
+                int row = n_rows * tile / n_tiles, end = n_rows * (tile + 1) / n_tiles;
+                size_t first = (size_t)j * (size_t)n_in + (size_t)k;
+                const char *from = x + (size_t)row * x_stride + X_BYTES * (size_t)k;
+                float *to = dots + (size_t)row * dots_stride + j;
+                switch (end - row) {
+                    TILE_CASE(1)
+                    TILE_CASE(2)
+                    TILE_CASE(3)
+                    TILE_CASE(4)
+                    TILE_CASE(5)
+                    TILE_CASE(6)
+                }
             }
-        }
-    }
-    for (; j < n_out; j++)
+    for (int j = n_tiled; j < n_out; j++)
         for (int row = 0; row < n_rows; row++)
             dots[(size_t)row * dots_stride + (size_t)j] =
                 dot_one(w + (size_t)j * (size_t)n_in, n_in, x + (size_t)row * x_stride);

@@ -29,11 +29,34 @@ static float highest_score(const struct selection_kernels *kernels, const float 
     return rank_score(kernels->highest(ranks, n));
 }
 
+/* Mass of the visible keys that are no candidates: those of the ranges, and those struck out. */
+static double held_mass(const struct top_p_job *job, const struct top_p_choice *choice,
+                        const float *seen, float max)
+{
+    const struct selection *sel = job->sel;
+    const struct row_ranges *ranges = &sel->ranges[choice->row];
+    const struct candidates *candidates = &choice->candidates;
+    struct key_range visible = sel->visible[choice->row];
+    float *weights = choice->scratch.buffer[1].weights;
+    double held = 0.0;
+    job->kernels->weigh(weights, seen, max, visible.end - visible.begin);
+    for (int i = 0; i < ranges->n; i++)
+        held += job->kernels->total(weights + ranges->range[i].begin - visible.begin,
+                                    ranges->range[i].end - ranges->range[i].begin);
+    for (int i = 0; sel->listed && i < candidates->n; i++)
+        for (int key = candidates->range[i].begin; key < candidates->range[i].end; key++) {
+            int place = candidates->place[i] + key - candidates->range[i].begin;
+            if (choice->scratch.all.ranks[place] == NO_RANK)
+                held += (double)weights[key - visible.begin];
+        }
+    return held;
+}
+
 /* weights [n_places] = exp(score - max) of one head, 0 where a key is no candidate; all.ranks are
- * the scores' ranks.  Returns how many places are left; *mass is that of the keys that the share is
- * of. */
+ * the scores' ranks.  *left is the candidates' mass and *held that of what is selected, if it
+ * counts.  Returns how many candidates there are. */
 static int weigh_head(const struct top_p_job *job, const struct top_p_choice *choice, int head,
-                      float *weights, double *mass)
+                      float *weights, double *left, double *held)
 {
     const struct selection *sel = job->sel;
     const struct selection_kernels *kernels = job->kernels;
@@ -42,7 +65,6 @@ static int weigh_head(const struct top_p_job *job, const struct top_p_choice *ch
     float *scores = choice->scratch.scores;
     struct key_range visible = sel->visible[choice->row];
     const float *seen = selection_scores(sel, choice->row, head) + visible.begin;
-    int n_seen = visible.end - visible.begin;
 
     select_gather(candidates, scores, selection_scores(sel, choice->row, head));
     kernels->rank(ranks, scores, candidates->n_places);
@@ -50,33 +72,36 @@ static int weigh_head(const struct top_p_job *job, const struct top_p_choice *ch
                                    (struct ranked){ranks, NULL});
     float max = rank_score(kernels->highest(ranks, candidates->n_places));
     if (job->of_total)
-        max = highest_score(kernels, seen, n_seen, choice->scratch.buffer[1].ranks);
+        max = highest_score(kernels, seen, visible.end - visible.begin,
+                            choice->scratch.buffer[1].ranks);
     kernels->weigh(weights, scores, max, candidates->n_places);
     select_strike_out(sel, choice->row, choice->begin, choice->end, candidates,
                       (struct ranked){ranks, weights});
-    *mass = kernels->total(weights, candidates->n_places);
-    if (job->of_total) {
-        kernels->weigh(choice->scratch.buffer[1].weights, seen, max, n_seen);
-        *mass = kernels->total(choice->scratch.buffer[1].weights, n_seen);
-    }
+    *left = kernels->total(weights, candidates->n_places);
+    *held = job->of_total ? held_mass(job, choice, seen, max) : 0.0;
     return n_left;
 }
 
 /* all.weights [n_places] = the mean of the group's probabilities, all.ranks their ranks. */
-static int weigh_group(const struct top_p_job *job, const struct top_p_choice *choice, int group)
+static int weigh_group(const struct top_p_job *job, const struct top_p_choice *choice, int group,
+                       double *left, double *held)
 {
     const struct selection *sel = job->sel;
     struct ranked all = choice->scratch.all;
     float *one = choice->scratch.buffer[0].weights;
     int n_places = choice->candidates.n_places;
     memset(all.weights, 0, (size_t)n_places * sizeof *all.weights);
+    *held = 0.0;
     for (int head = group * sel->group; head < (group + 1) * sel->group; head++) {
-        double mass;
-        if (weigh_head(job, choice, head, one, &mass) == 0)
+        double head_left, head_held;
+        if (weigh_head(job, choice, head, one, &head_left, &head_held) == 0)
             return 0;
-        job->kernels->add(all.weights, one, (float)(1.0 / (mass * sel->group)), n_places);
+        double scale = 1.0 / ((head_left + head_held) * sel->group);
+        job->kernels->add(all.weights, one, (float)scale, n_places);
+        *held += head_held * scale;
     }
     job->kernels->rank(all.ranks, all.weights, n_places);
+    *left = job->kernels->total(all.weights, n_places);
     return select_strike_out(sel, choice->row, choice->begin, choice->end, &choice->candidates,
                              all);
 }
@@ -92,23 +117,17 @@ static void top_p_task(void *user, int task_index, int thread_index)
         return;
     selection_choice_heads(sel, job->share, which, &choice.begin, &choice.end);
     select_candidates(sel, choice.row, &choice.candidates);
-    int n_places = choice.candidates.n_places;
-    if (n_places == 0)
+    if (choice.candidates.n_places == 0)
         return;
-    double mass = 1.0;
+    double left = 0.0, held = 0.0, above;
     int n_left = job->share == SHARE_GROUP
-                     ? weigh_group(job, &choice, which)
-                     : weigh_head(job, &choice, which, choice.scratch.all.weights, &mass);
-    if (n_left == 0)
+                     ? weigh_group(job, &choice, which, &left, &held)
+                     : weigh_head(job, &choice, which, choice.scratch.all.weights, &left, &held);
+    double target = job->top_p * (left + held) - held;
+    if (n_left == 0 || target < 0.0)
         return;
-    double left = job->kernels->total(choice.scratch.all.weights, n_places);
-    /* Of the total, what is selected already counts: mass - left. */
-    double target = job->of_total ? left - (1.0 - job->top_p) * mass : left * job->top_p;
-    if (target < 0.0)
-        return;
-    double above;
-    int32_t threshold =
-        select_threshold(job->kernels, &choice.scratch, n_places, true, target, &above);
+    int32_t threshold = select_threshold(job->kernels, &choice.scratch, choice.candidates.n_places,
+                                         true, target, &above);
     select_take(sel, job->kernels, choice.row, choice.begin, choice.end, &choice.candidates,
                 &choice.scratch, threshold, INT64_MAX);
 }

@@ -247,7 +247,7 @@ def statement(r, depth, in_loop, in_macro):
             text += tag(r, "else") + inner()
         return text + tag(r, "endfor")
     if k < 0.72:
-        name = r.choice(["v", "v", "x", "ns.a", "ns.b", "v, w"])
+        name = r.choice(["v", "v", "x", "ns.a", "ns.b", "v, y"])
         if r.random() < 0.25 and "," not in name:
             return tag(r, f"set {name}{r.choice(['', ' | upper', ' | trim | title'])}") + inner(False) + tag(r, "endset") + "{{ v }}"
         return tag(r, f"set {name} = {expression(r, 1)}") + "{{ v }}{{ ns.a }}"

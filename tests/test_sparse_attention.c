@@ -1,0 +1,200 @@
+/* Stacks run through a model's attention method: pieces of a call, probes and time. */
+#include "engine/attention/sparse_attention.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/attention_scene.h"
+
+#include <cmocka.h>
+
+/* --- Pieces of a call ----------------------------------------------------------------------- */
+
+/* Budgets are fractions of the whole call's K, and 265 + 40 >= 300 makes the whole call dense. */
+static const char *const piece_stacks[] = {
+    "sink:4,local:10%",
+    "sink:4,local:265",
+    "local:259",
+    "sink:1%,local:16,oracle-topk:5%",
+    "sink:4,local:16,oracle-topk:7%:share=group",
+    "local:16,oracle-topp:0.7",
+    "oracle-topp:0.6:mass=total:share=group",
+    "sink:4,local:16,random:0.1",
+    "random:0.05:share=group",
+    "sink:299",
+    "dense",
+};
+
+static void run_in_pieces(struct scene *s, const struct stack *stack, int rows, struct outcome *o)
+{
+    for (int row = 0; row < s->in.n_rows; row += rows) {
+        int left = s->in.n_rows - row, n = left < rows ? left : rows;
+        struct attention piece = sparse_attention_rows(&s->att, row, n);
+        sparse_attention_once(stack, backend, dev, s->sel, &piece);
+        read_selection(o, s->sel, row, n);
+    }
+    o->out = download_out(s);
+}
+
+static void test_a_call_in_pieces_equals_the_whole_call(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof piece_stacks / sizeof piece_stacks[0]; i++)
+        for (int rows = 1; rows <= 13; rows += 6) {
+            struct scene *s = scene_open(40, 300, 7);
+            struct stack stack = parsed(piece_stacks[i]);
+            struct outcome *whole = run(s, &stack), *pieces = xcalloc(1, sizeof *pieces);
+            run_in_pieces(s, &stack, rows, pieces);
+            if (!same_selection(whole, pieces, 40))
+                fail_msg("%s: pieces of %d rows choose otherwise", piece_stacks[i], rows);
+            expect_same_out(piece_stacks[i], pieces->out, whole->out, 40);
+            outcome_free(whole);
+            outcome_free(pieces);
+            scene_close(s);
+        }
+}
+
+static struct sparse_attention *open_method(const char *stack_text, int n_layers, int max_keys)
+{
+    struct stack stack = parsed(stack_text);
+    struct model_config config = {
+        .n_layers = n_layers, .n_heads = N_HEADS, .n_kv_heads = N_KV_HEADS, .head_dim = HEAD_DIM};
+    struct error err = {0};
+    struct sparse_attention *s =
+        sparse_attention_open(&stack, backend, dev, &config, max_keys, &err);
+    if (!s)
+        fail_msg("%s", err.text);
+    return s;
+}
+
+static void test_the_method_chops_and_equals_the_whole_call(void **state)
+{
+    (void)state;
+    enum { LONG = 40000 };
+    assert_in_range(sparse_attention_max_rows(N_HEADS, N_KV_HEADS, LONG), 2, 39);
+    assert_int_equal(sparse_attention_max_rows(128, 8, 1 << 20), 1);
+    for (size_t i = 0; i < sizeof piece_stacks / sizeof piece_stacks[0]; i++) {
+        struct scene *s = scene_open(40, 300, 7);
+        struct stack stack = parsed(piece_stacks[i]);
+        struct outcome *whole = run(s, &stack);
+        struct sparse_attention *sparse = open_method(piece_stacks[i], 1, LONG);
+        struct attention_method method = sparse_attention_method(sparse);
+        method.attend(method.user, &s->att);
+        float *got = download_out(s);
+        expect_same_out(piece_stacks[i], got, whole->out, 40);
+        free(got);
+        sparse_attention_close(sparse);
+        outcome_free(whole);
+        scene_close(s);
+    }
+}
+
+/* --- Probes and time ------------------------------------------------------------------------ */
+
+/* The dense softmax mass on the keys that a row and head selected. */
+static double brute_recall(const struct scene *s, const struct outcome *o, int i, int h)
+{
+    double all = 0, kept = 0;
+    for (int key = 0; key <= s->in.n_keys - s->in.n_rows + i; key++)
+        all += exp(dense_score(s, i, h, key));
+    for (int j = 0; j < o->n[i][h]; j++)
+        kept += exp(dense_score(s, i, h, o->keys[i][h][j]));
+    return kept / all;
+}
+
+static void test_probes_measure_recall_and_output_error(void **state)
+{
+    (void)state;
+    enum { ROWS = 9 };
+    struct scene *s = scene_open(ROWS, 300, 7);
+    struct stack stack = parsed("sink:4,local:16,oracle-topk:4%");
+    struct outcome *o = run(s, &stack);
+    float *dense = dense_out(s);
+    double diff = 0, norm = 0, mean = 0, worst = 2;
+    int worst_head = -1;
+    for (int i = 0; i < ROWS * N_HEADS * HEAD_DIM; i++) {
+        diff += (double)(o->out[i] - dense[i]) * (o->out[i] - dense[i]);
+        norm += (double)dense[i] * dense[i];
+    }
+    for (int h = 0; h < N_HEADS; h++) {
+        double recall = 0;
+        for (int i = 0; i < ROWS; i++)
+            recall += brute_recall(s, o, i, h) / ROWS;
+        mean += recall / N_HEADS;
+        if (recall < worst) {
+            worst = recall;
+            worst_head = h;
+        }
+    }
+    struct sparse_attention *sparse =
+        open_method("sink:4,local:16,oracle-topk:4%", 3, 100000); /* pieces of few rows */
+    struct attention_method method = sparse_attention_method(sparse);
+    struct layer_probe got[3];
+    s->att.layer = 1;
+    sparse_attention_probe(sparse, true);
+    for (int twice = 0; twice < 2; twice++)
+        method.attend(method.user, &s->att);
+    sparse_attention_probe(sparse, false);
+    method.attend(method.user, &s->att); /* not probed */
+    sparse_attention_probe_result(sparse, got);
+    assert_int_equal(got[0].n_rows, 0);
+    assert_int_equal(got[1].n_rows, 2 * ROWS);
+    assert_int_equal(got[1].layer, 1);
+    assert_float_equal(got[1].recall_mean, mean, 1e-5);
+    assert_float_equal(got[1].recall_worst, worst, 1e-5);
+    assert_int_equal(got[1].worst_head, worst_head);
+    assert_float_equal(got[1].output_error, sqrt(diff / norm), 1e-5);
+    assert_true(mean > 0.1 && mean < 0.999);
+    sparse_attention_probe_reset(sparse);
+    sparse_attention_probe_result(sparse, got);
+    assert_int_equal(got[1].n_rows, 0);
+    sparse_attention_close(sparse);
+    free(dense);
+    outcome_free(o);
+    scene_close(s);
+}
+
+static void test_time_is_counted_over_layers_but_not_while_probing(void **state)
+{
+    (void)state;
+    enum { LAYERS = 40 }; /* more than the clock has marks for */
+    struct scene *s = scene_open(1, 300, 7);
+    static const char *const stacks[] = {"dense", "sink:4,local:16,oracle-topk:4%"};
+    for (int which = 0; which < 2; which++) {
+        struct sparse_attention *sparse = open_method(stacks[which], LAYERS, 300);
+        struct attention_method method = sparse_attention_method(sparse);
+        assert_float_equal(sparse_attention_us(sparse), 0, 0);
+        double before = 0;
+        for (int call = 0; call < 3; call++) {
+            for (s->att.layer = 0; s->att.layer < LAYERS; s->att.layer++)
+                method.attend(method.user, &s->att);
+            double now = sparse_attention_us(sparse);
+            if (!(now > before && now < 1e7))
+                fail_msg("%s: %g us after %g us", stacks[which], now, before);
+            before = now;
+        }
+        s->att.layer = 0;
+        sparse_attention_probe(sparse, true);
+        method.attend(method.user, &s->att);
+        assert_float_equal(sparse_attention_us(sparse), before, 0);
+        sparse_attention_us_reset(sparse);
+        assert_float_equal(sparse_attention_us(sparse), 0, 0);
+        sparse_attention_close(sparse);
+    }
+    scene_close(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_call_in_pieces_equals_the_whole_call),
+        cmocka_unit_test(test_the_method_chops_and_equals_the_whole_call),
+        cmocka_unit_test(test_probes_measure_recall_and_output_error),
+        cmocka_unit_test(test_time_is_counted_over_layers_but_not_while_probing),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

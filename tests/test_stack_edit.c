@@ -1,0 +1,189 @@
+/* Editing stacks: whatever is done, undo gives back the start and redo the end. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "tui/actions.h"
+#include "tui/keys.h"
+#include "tui/lanes.h"
+
+#include <cmocka.h> /* last: it defines fail */
+
+static uint32_t random_state = 7;
+
+static uint32_t next_random(uint32_t below)
+{
+    random_state = random_state * 1664525u + 1013904223u;
+    return (random_state >> 8) % below;
+}
+
+static void check_same(const struct lanes *got, const struct request_lane *want, int n, int seed)
+{
+    if (got->n != n)
+        print_error("seed %d: got %d lanes, want %d\n", seed, got->n, n);
+    assert_int_equal(got->n, n);
+    for (int i = 0; i < n; i++) {
+        bool same = stack_equal(&got->lane[i].stack, &want[i].stack) &&
+                    !strcmp(got->lane[i].name, want[i].name) &&
+                    !strcmp(got->lane[i].stack.name, want[i].stack.name);
+        if (!same)
+            print_error("seed %d: lane %d: got %s, want %s\n", seed, i, got->lane[i].name,
+                        want[i].name);
+        assert_true(same);
+    }
+}
+
+/* The keys that edit, pressed as a person does. */
+static void press_random_keys(struct app *app, int n)
+{
+    static const int keys[] = {'a', 'x', 'J', 'K', ' ', 'l', 'h',      '>',       '<',
+                               'd', 'c', 'j', 'k', ']', '[', CODE_TAB, CODE_ENTER};
+    for (int i = 0; i < n; i++) {
+        int key = keys[next_random(sizeof keys / sizeof *keys)];
+        app->focus = (enum pane[]){PANE_STACK, PANE_PARAMS, PANE_LANES}[next_random(3)];
+        if (key == 'a' && app->focus != PANE_LANES) {
+            int n_maskers = 0;
+            while (maskers[n_maskers])
+                n_maskers++;
+            act_stack_add(app, maskers[next_random((uint32_t)n_maskers)]->name);
+        } else if (key != CODE_ENTER) {
+            app_handle_key(app, key);
+        }
+        assert_false(app->insert);
+        assert_in_range(app->lanes.n, 1, REQUEST_MAX_LANES);
+        assert_in_range(app->lanes.current, 0, app->lanes.n - 1);
+        assert_in_range(app->masker_row, 0, STACK_MAX_MASKERS - 1);
+    }
+}
+
+static void start_app(struct app *app)
+{
+    struct workbench_options options = {0};
+    struct stack stack;
+    struct error err;
+    struct request_lane lanes[2] = {{.name = "dense"}};
+    app_init(app, &options);
+    app->width = 120;
+    app->height = 40;
+    assert_true(stack_parse(&stack, "sink:4,local:64", &err));
+    lanes[1].stack = stack;
+    lanes_name(&stack, lanes[1].name);
+    lanes_load(&app->lanes, lanes, 2);
+}
+
+static void test_undo_of_any_edits_gives_back_the_start(void **state)
+{
+    (void)state;
+    for (int seed = 0; seed < 200; seed++) {
+        struct app app;
+        random_state = (uint32_t)seed;
+        start_app(&app);
+        struct lanes start = app.lanes;
+        press_random_keys(&app, 60);
+        struct lanes end = app.lanes;
+        int n_undone = 0;
+        while (lanes_undo(&app.lanes, NULL))
+            n_undone++;
+        check_same(&app.lanes, start.lane, start.n, seed);
+        for (int i = 0; i < n_undone; i++)
+            assert_true(lanes_redo(&app.lanes, NULL));
+        assert_false(lanes_redo(&app.lanes, NULL));
+        check_same(&app.lanes, end.lane, end.n, seed);
+        app_free(&app);
+    }
+}
+
+static void test_an_edit_after_undo_forgets_the_redo(void **state)
+{
+    (void)state;
+    struct app app;
+    start_app(&app);
+    app.focus = PANE_STACK;
+    app_handle_key(&app, 'l');
+    app_handle_key(&app, 'u');
+    app_handle_key(&app, ' ');
+    app_handle_key(&app, CODE_CTRL('R'));
+    assert_true(app.lanes.lane[1].stack.items[0].off);
+    assert_true(app.lanes.lane[1].stack.items[0].values.param[0].value == 4);
+    app_free(&app);
+}
+
+static void test_an_edit_takes_the_presets_name_away(void **state)
+{
+    (void)state;
+    struct app app;
+    start_app(&app);
+    app.focus = PANE_STACK;
+    struct stack named = app.lanes.lane[1].stack;
+    strcpy(named.name, "streaming-llm");
+    app_edit_stack(&app, &named);
+    assert_string_equal(app.lanes.lane[1].name, "streaming-llm");
+    app_handle_key(&app, '>');
+    assert_string_equal(app.lanes.lane[1].name, "sink:8,local:64");
+    app_handle_key(&app, 'u');
+    assert_string_equal(app.lanes.lane[1].name, "streaming-llm");
+    app_free(&app);
+}
+
+static void test_the_dense_baseline_is_not_edited(void **state)
+{
+    (void)state;
+    struct app app;
+    start_app(&app);
+    app.lanes.current = 0;
+    app.focus = PANE_STACK;
+    act_stack_add(&app, "sink");
+    assert_int_equal(app.lanes.lane[0].stack.n, 0);
+    assert_non_null(strstr(app.message, "baseline"));
+    app.focus = PANE_LANES;
+    app_handle_key(&app, 'x');
+    assert_int_equal(app.lanes.n, 2);
+    app_free(&app);
+}
+
+static void test_columns_stop_at_the_most(void **state)
+{
+    (void)state;
+    struct app app;
+    start_app(&app);
+    for (int i = 0; i < 20; i++)
+        app_handle_key(&app, 'c');
+    assert_int_equal(app.lanes.n, REQUEST_MAX_LANES);
+    assert_non_null(strstr(app.message, "the most at once"));
+    app_free(&app);
+}
+
+static void test_every_action_is_found_by_its_name_and_keys_do_not_clash(void **state)
+{
+    (void)state;
+    for (const struct action *a = actions; a->name; a++) {
+        assert_ptr_equal(action_find(a->name), a);
+        assert_true(a->title && a->help && a->run);
+        /* Within one pane a key means one thing, or a pane's own action hides a general one. */
+        for (const struct action *b = a + 1; b->name; b++)
+            for (int i = 0; i < ACTION_MAX_KEYS && a->keys[i]; i++)
+                for (int j = 0; j < ACTION_MAX_KEYS && b->keys[j]; j++) {
+                    bool clash = a->keys[i] == b->keys[j] && (a->panes & b->panes);
+                    if (clash)
+                        print_error("%s and %s share a key\n", a->name, b->name);
+                    assert_false(clash);
+                }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_undo_of_any_edits_gives_back_the_start),
+        cmocka_unit_test(test_an_edit_after_undo_forgets_the_redo),
+        cmocka_unit_test(test_an_edit_takes_the_presets_name_away),
+        cmocka_unit_test(test_the_dense_baseline_is_not_edited),
+        cmocka_unit_test(test_columns_stop_at_the_most),
+        cmocka_unit_test(test_every_action_is_found_by_its_name_and_keys_do_not_clash),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
