@@ -76,6 +76,8 @@ void rich_wrap(const struct rich *r, int width, struct rich_lines *out)
             used = 0;
             for (size_t j = first; j < i; j++)
                 used += r->glyphs[j].width;
+            i--; /* a wide glyph may not fit behind the rest either: look again */
+            continue;
         }
         used += glyph->width;
         if (glyph->code == ' ')

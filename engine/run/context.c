@@ -5,8 +5,8 @@
 #include "engine/base/memory.h"
 #include "engine/run/clock.h"
 
-/* Work of one chunk on the cpu backend: 30 to 200 ms on two cores, by what they can do. */
-#define CPU_CHUNK_FLOPS 12e9
+/* Work of one chunk on the cpu backend: 20 to 130 ms on two cores, by what they can do. */
+#define CPU_CHUNK_FLOPS 8e9
 
 enum { MIN_CHUNK_ROWS = 16, CAPACITY_STEP = 256 };
 
