@@ -48,23 +48,15 @@ static void find_stops(struct loaded *l)
     }
 }
 
-/* The folder's chat format, or completion mode with a warning where its template is unusable. */
-static bool open_format(struct loaded *l, const char *folder, struct buf *warnings,
-                        struct error *err)
+/* The folder's chat format, or completion mode where it has no template.  A template that cannot be
+ * used is an error: answers to a prompt the model was not trained on would compare nothing. */
+static bool open_format(struct loaded *l, const char *folder, struct error *err)
 {
     struct chat_template *chat = NULL;
-    struct error why = {0};
-    const char *source = "none (completion)";
-    bool ok = chat_template_open(&chat, folder, &why) &&
-              prompt_format_init(&l->format, l->tokenizer, chat, &why);
-    if (ok && chat)
-        source = chat_template_source(chat);
-    if (!ok) {
-        buf_printf(warnings, "%sthe chat template is not used, text is continued instead: %s",
-                   warnings->len ? "\n" : "", why.text);
-        ok = prompt_format_init(&l->format, l->tokenizer, NULL, err);
-    }
-    l->info.template_source = xstrdup(source);
+    bool ok = chat_template_open(&chat, folder, err) &&
+              prompt_format_init(&l->format, l->tokenizer, chat, err);
+    if (ok)
+        l->info.template_source = xstrdup(chat ? chat_template_source(chat) : "none (completion)");
     chat_template_free(chat);
     return ok;
 }
@@ -142,27 +134,21 @@ struct loaded *loaded_open(const char *folder, const struct backend *backend, st
                            struct error *err)
 {
     int64_t from_us = clock_us();
-    struct buf warnings = {0};
     struct loaded *l = xcalloc(1, sizeof *l);
     /* The small files first: a broken tokenizer is known before gigabytes are read. */
     l->tokenizer = tokenizer_open(folder, err);
-    if (!l->tokenizer || !open_format(l, folder, &warnings, err))
+    if (!l->tokenizer || !open_format(l, folder, err))
         goto fail;
     l->model = model_load(folder, backend, dev, progress, err);
     if (!l->model)
         goto fail;
-    if (l->model->warnings)
-        buf_printf(&warnings, "%s%s", warnings.len ? "\n" : "", l->model->warnings);
     find_stops(l);
     fill_info(l, folder, kv_dtype);
-    if (warnings.len)
-        l->info.warnings = buf_take(&warnings);
+    l->info.warnings = l->model->warnings ? xstrdup(l->model->warnings) : NULL;
     l->info.load_ms = (double)(clock_us() - from_us) * 1e-3;
-    buf_free(&warnings);
     return l;
 
 fail:
-    buf_free(&warnings);
     loaded_close(l);
     return NULL;
 }

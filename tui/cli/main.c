@@ -28,7 +28,8 @@ int main(int argc, char **argv)
 {
     /* LC_NUMERIC stays "C": JSON and numbers on the command line use a point. */
     setlocale(LC_CTYPE, "");
-    signal(SIGPIPE, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe and a file-size limit are errors of the write */
+    signal(SIGXFSZ, SIG_IGN);
     if (argc > 1) {
         if (strcmp(argv[1], "--version") == 0) {
             puts("attnscope " ATTNSCOPE_VERSION);
