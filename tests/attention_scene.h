@@ -25,7 +25,7 @@ static inline int setup(void **state)
 {
     (void)state;
     char why[256];
-    struct device_options options = {.n_threads = 2, .exact = true};
+    struct device_options options = {.n_threads = 1, .exact = true};
     dev = backend_open("cpu", &options, &backend, why, sizeof why);
     if (!dev)
         fail_msg("%s", why);

@@ -17,16 +17,17 @@ struct ask_result {
     int n_tokens[REQUEST_MAX_QUESTIONS][REQUEST_MAX_LANES];
     int n_done[REQUEST_MAX_QUESTIONS][REQUEST_MAX_LANES];
     int n_cached, n_finished, n_failed;
-    bool in_order;     /* tokens by index, none after its lane's done, nothing after the end */
-    int64_t cancel_us; /* from engine_cancel to the end; -1: not cancelled */
+    /* Tokens by index, none after its lane's done, nothing after the end; progress never falls. */
+    bool in_order;
+    uint64_t prefilled; /* tokens, as the last progress said */
+    int64_t cancel_us;  /* from engine_cancel to the end; -1: not cancelled */
     enum phase last_phase;
 };
 
-/* When to cancel: 0 never; after n milliseconds in the phase. */
+/* When to cancel: so long after the phase was first seen. */
 struct ask_cancel {
     enum phase phase;
     int after_ms;
-    bool wanted;
 };
 
 static inline void ask_take(struct ask_result *a, const struct event *e)
@@ -43,8 +44,16 @@ static inline void ask_take(struct ask_result *a, const struct event *e)
         a->n_done[e->done.question][e->done.lane]++;
     a->n_finished += e->kind == EVENT_FINISHED;
     a->n_failed += e->kind == EVENT_FAILED;
-    if (e->kind == EVENT_PROGRESS)
-        a->last_phase = e->progress.phase;
+    if (e->kind == EVENT_PROGRESS) {
+        const struct progress *p = &e->progress;
+        a->last_phase = p->phase;
+        if (p->done > p->total)
+            a->in_order = false;
+        if (p->phase == PHASE_PREFILL) {
+            a->in_order = a->in_order && p->done >= a->prefilled;
+            a->prefilled = p->done;
+        }
+    }
     report_apply(a->report, e);
 }
 

@@ -188,7 +188,7 @@ static void test_errors_name_the_file_the_line_and_the_thing(void **state)
     expect_error("{{ 'a }}", "a string is not closed");
     expect_error("{# a", "a comment is not closed");
     expect_error("{% raw %}", "a raw block is not closed");
-    expect_error("{{ 1 + 'a' }}", "`+` cannot join a int and a string");
+    expect_error("{{ 1 + 'a' }}", "`+` cannot join an int and a string");
     expect_error("{{ raise_exception('No ' ~ 'roles') }}",
                  "the template refuses these messages: No roles");
     expect_error("{{ 9223372036854775807 + 1 }}", "does not fit a 64-bit integer");
@@ -258,8 +258,9 @@ static void test_steps_and_time_run_out(void **state)
 {
     (void)state;
     /* Either may come first: which one depends on the machine. */
-    expect_error("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
-                 "the template runs for more than ");
+    expect_error_in(
+        repeated("{% for a in range(99999) %}{% if 1", " + 1", 900, "%}{% endif %}{% endfor %}"),
+        "the template runs for more than ");
     expect_error("{% set n = namespace(s='a' * 9000000) %}{% for i in range(99999) %}"
                  "{% if 'b' in n.s %}{% endif %}{% endfor %}",
                  "the template runs for more than ");
@@ -299,7 +300,11 @@ static void test_strings_output_and_memory_are_bounded(void **state)
                  "needs more than 256 MiB of memory");
     expect_error("{% set n = namespace(l=[]) %}{% for i in range(60) %}{% set n.l = [n.l, n.l] %}"
                  "{% endfor %}{{ n.l }}",
-                 "a string is longer than 16 MiB");
+                 "the template runs for more than ");
+    expect_error("{% set n = namespace(a=[], b=[]) %}{% for i in range(60) %}"
+                 "{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}{% endfor %}"
+                 "{{ n.a == n.b }}",
+                 "the template runs for more than ");
     expect_error("{% set n = namespace(l=[]) %}{% for i in range(9999) %}{% set n.l = [n.l] %}"
                  "{% endfor %}{{ n.l }}",
                  "nested more than 2500 deep");
@@ -484,7 +489,7 @@ static void damage(struct buf *source, uint32_t *random)
             source->len -= 2;
         } else {
             size_t from = next_random(random) % (source->len - 3);
-            memcpy(source->data + at, source->data + from, 3);
+            memmove(source->data + at, source->data + from, 3);
         }
     }
 }

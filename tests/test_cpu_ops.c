@@ -206,6 +206,30 @@ static void test_description_and_clock(void **state)
     cpu_device_close(dev);
 }
 
+static void test_table_is_complete_and_opens(void **state)
+{
+    (void)state;
+    const char *const *members = (const char *const *)(const void *)&backend_cpu;
+    for (size_t i = 0; i < sizeof backend_cpu / sizeof *members; i++)
+        if (!members[i])
+            fail_msg("member %zu of backend_cpu is NULL", i);
+    char why[200];
+    struct device *dev = backend_cpu.open(NULL, why, sizeof why);
+    assert_non_null(dev);
+    struct workspace_need need = {.max_rows = 100,
+                                  .max_width = 1000,
+                                  .n_heads = 8,
+                                  .n_kv_heads = 2,
+                                  .head_dim = 64,
+                                  .max_keys = 5000};
+    assert_true(backend_cpu.reserve(dev, &need));
+    need.max_rows = 7;
+    assert_true(backend_cpu.reserve(dev, &need));
+    assert_int_equal(dev->need.max_rows, 100);
+    backend_cpu.close(dev);
+    backend_cpu.close(NULL);
+}
+
 /* --- Numbers ------------------------------------------------------------------------------- */
 
 static void test_bf16_rounds_to_nearest_even(void **state)
@@ -676,6 +700,7 @@ int main(void)
         cmocka_unit_test(test_memory_is_zero_aligned_and_writable),
         cmocka_unit_test(test_first_failure_is_reported_once_and_stops_operations),
         cmocka_unit_test(test_description_and_clock),
+        cmocka_unit_test(test_table_is_complete_and_opens),
         cmocka_unit_test(test_bf16_rounds_to_nearest_even),
         cmocka_unit_test(test_f16_values),
         cmocka_unit_test(test_vexp_is_close_to_exp),

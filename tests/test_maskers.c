@@ -217,6 +217,7 @@ static void test_random_sampling_is_unbiased_over_seeds(void **state)
     expect_unbiased("sink:4,local:8,random:0.2");
     expect_unbiased("oracle-topk:8,random:0.1");
     expect_unbiased("oracle-topk:8:share=group,random:0.1:share=group");
+    expect_unbiased("oracle-topk:8,random:0.1:share=group");
 }
 
 int main(void)

@@ -13,7 +13,6 @@
 
 #include "engine/model/kv_cache.h"
 #include "engine/model/safetensors.h"
-#include "engine/model/tensor_convert.h"
 
 enum { N_INPUT = 96, N_POSITIONS = 6, N_GREEDY = 24, CHUNK = 7 };
 #ifdef __SANITIZE_ADDRESS__
@@ -89,23 +88,6 @@ static struct run start_model(struct model *m, int n_context, int n_tail, enum d
     return r;
 }
 
-/* The recorded runs cast whole models to bf16 and back, and with them the rotary frequencies,
- * which the library keeps in f32 when it loads a checkpoint.  These frequencies are cast alike;
- * the embedded model below is held to its reference without. */
-static void cast_frequencies(const struct model *m)
-{
-    int n = m->rope.n_rot / 2;
-    float inv_freq[64];
-    if (!n)
-        return;
-    backend->download(dev, inv_freq, m->rope.inv_freq, (size_t)n * sizeof *inv_freq);
-    for (int i = 0; i < n; i++) {
-        uint32_t bits = (uint32_t)f32_to_bf16(inv_freq[i]) << 16;
-        memcpy(&inv_freq[i], &bits, sizeof bits);
-    }
-    backend->upload(dev, (void *)m->rope.inv_freq, inv_freq, (size_t)n * sizeof *inv_freq);
-}
-
 static struct run start(const char *name)
 {
     char path[512];
@@ -114,7 +96,9 @@ static struct run start(const char *name)
     struct model *m = model_load(path, backend, dev, NULL, &err);
     if (!m)
         fail_msg("%s", err.text);
-    cast_frequencies(m);
+    /* The recorded runs cast whole models to bf16 and back, and with them the rotary frequencies;
+     * the embedded model below is held to its reference without. */
+    model_round_frequencies(m);
     return start_model(m, N_INPUT, N_GREEDY, DTYPE_F32);
 }
 

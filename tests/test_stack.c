@@ -486,9 +486,7 @@ static void test_warnings_name_what_is_likely_not_meant(void **state)
     expect_warning("sink:128,local:128", 0, "");
     expect_warning("sink:128,oracle-topk:150%", 0, "oracle-topk 150% keeps every key");
     expect_warning("oracle-topk:5%", 10, "oracle-topk 5% of 10 keys is none");
-    expect_warning("oracle-topk:8,random:0.1:share=group", 4096,
-                   "random draws per group but oracle-topk chooses per head");
-    expect_warning("oracle-topk:8:share=group,random:0.1:share=group", 4096, "");
+    expect_warning("oracle-topk:8,random:0.1:share=group", 4096, "");
     expect_warning("oracle-topk:8,random:0.1", 4096, "");
     expect_warning("sink:4,causal", 100, "causal adds nothing");
     expect_warning("causal", 100, "attention is dense");

@@ -286,7 +286,8 @@ void app_apply_event(struct app *app, const struct event *e)
     struct question *q = app->running >= 0 ? &app->questions[app->running] : NULL;
     session_log_event(app->log, e);
     app->log_waiting = true;
-    app->dirty = true;
+    if (e->kind != EVENT_PROGRESS) /* shown at the pace of the figures */
+        app->dirty = true;
     if (q && q->report)
         report_apply(q->report, e);
     switch (e->kind) {

@@ -108,7 +108,7 @@ void key_bar_draw(const struct app *app, struct grid *g, struct rect area)
     }
     int x = 0, n = 0;
     for (const struct action *a = actions; a->name; a++)
-        n += a->bar ? grid_text_width(g, a->bar) + 3 + (a->keys[0] - CODE_F0 > 9) : 0;
+        n += a->bar ? grid_text_width(g, a->bar) + 2 + (a->keys[0] - CODE_F0 > 9) : 0;
     int gap = area.w - n >= 10 ? 1 : 0;
     for (const struct action *a = actions; a->name; a++) {
         if (!a->bar)

@@ -233,13 +233,13 @@ static void put_cell(int x, int y, const struct cell *c)
     mvadd_wch(y, x, &cell);
 }
 
-void term_show(const struct grid *g)
+bool term_show(const struct grid *g)
 {
     if (!term.open || term.suspended)
-        return;
+        return false;
     bool all = term.repaint || g->width != term.shown.width || g->height != term.shown.height;
     if (!all && grid_equal(g, &term.shown))
-        return;
+        return false;
     if (term.repaint)
         clearok(curscr, TRUE);
     for (int y = 0; y < g->height && y < LINES; y++)
@@ -260,6 +260,7 @@ void term_show(const struct grid *g)
     refresh();
     grid_copy(&term.shown, g);
     term.repaint = false;
+    return true;
 }
 
 void term_repaint(void)

@@ -33,7 +33,8 @@ int term_height(void);
 /* Milliseconds to wait after an Esc for the rest of a sequence. */
 int term_escape_delay_ms(void);
 
-void term_show(const struct grid *g);
+/* False: it looks as the frame before, and nothing was written. */
+bool term_show(const struct grid *g);
 /* The next term_show draws every cell. */
 void term_repaint(void);
 /* The window has another size: asks for it. */

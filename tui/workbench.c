@@ -62,9 +62,9 @@ static void draw(struct loop *l)
     app->height = term_height();
     app_before_frame(app);
     screen_render(app, &l->frame);
-    term_show(&l->frame);
     app->dirty = false;
-    l->last_frame_ms = app->now_ms;
+    if (term_show(&l->frame))
+        l->last_frame_ms = app->now_ms;
 }
 
 /* --- Input -------------------------------------------------------------------------------- */

@@ -1,8 +1,6 @@
 /* What is legal in a stack but likely not meant. */
 #include "engine/attention/stack.h"
 
-#include <string.h>
-
 static void warn_sampler_not_last(const struct stack *s, struct buf *out)
 {
     const struct masker *sampler = NULL;
@@ -19,28 +17,6 @@ static void warn_sampler_not_last(const struct stack *s, struct buf *out)
         }
         if (m->kind == MASKER_SAMPLER)
             sampler = m;
-    }
-}
-
-/* A sampler that draws for a whole group leaves out what any of its heads has kept; a head that has
- * not kept it then never gets it, and its sums come out low. */
-static void warn_shared_sampler(const struct stack *s, struct buf *out)
-{
-    const struct masker *chooser = NULL; /* keeps other keys for each head */
-    for (int i = 0; i < s->n; i++) {
-        const struct stack_item *item = &s->items[i];
-        const struct masker *m = item->masker;
-        int share = masker_param_index(m, "share");
-        if (item->off || share < 0)
-            continue;
-        bool by_group = item->values.param[share].value == SHARE_GROUP;
-        if (m->kind == MASKER_SAMPLER && by_group && chooser)
-            buf_printf(out,
-                       "%s draws per group but %s chooses per head: heads never draw what another "
-                       "head of theirs kept, and answers are biased; give both the same share.\n",
-                       m->name, chooser->name);
-        if (m->kind != MASKER_SAMPLER && !by_group)
-            chooser = m;
     }
 }
 
@@ -114,7 +90,6 @@ void stack_warn(const struct stack *s, int n_keys, struct buf *out)
 {
     warn_idle(s, out);
     warn_sampler_not_last(s, out);
-    warn_shared_sampler(s, out);
     warn_repeated(s, out);
     if (n_keys > 0)
         warn_budgets(s, n_keys, out);

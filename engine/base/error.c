@@ -47,8 +47,9 @@ bool fail_prefix(struct error *err, const char *format, ...)
     va_start(args, format);
     int n = vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
-    if (n >= 0 && (size_t)n < sizeof err->text)
-        snprintf(err->text + n, sizeof err->text - (size_t)n, ": %s", sentence);
+    size_t left = n >= 0 && (size_t)n < sizeof err->text ? sizeof err->text - (size_t)n : 0;
+    if (left > 2)
+        snprintf(err->text + n, left, ": %.*s", (int)(left - 3), sentence);
     return false;
 }
 

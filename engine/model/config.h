@@ -19,34 +19,34 @@ struct model_config {
     const struct model_family *family; /* a table entry: never freed */
     int n_layers, n_heads, n_kv_heads, head_dim;
     int dim, ffn_dim, vocab_size;
-    int max_seq_len;        /* max_position_embeddings */
-    bool hard_limit;        /* learned positions: max_seq_len cannot be passed */
+    int max_seq_len; /* max_position_embeddings */
+    bool hard_limit; /* learned positions: max_seq_len cannot be passed */
     enum norm_kind norm_kind;
     float norm_eps;
     enum activation activation;
-    bool attention_bias;    /* q, k, v have a bias */
-    bool output_bias;       /* o has a bias */
+    bool attention_bias; /* q, k, v have a bias */
+    bool output_bias;    /* o has a bias */
     bool mlp_bias;
     bool qk_norm;
     bool tie_embeddings;
-    int window;             /* sliding window in keys, 0: none */
-    int window_from_layer;  /* layers before it have full attention */
+    int window;            /* sliding window in keys, 0: none */
+    int window_from_layer; /* layers before it have full attention */
     enum rope_kind rope_kind;
     double rope_theta, rope_factor, rope_low_freq_factor, rope_high_freq_factor;
     int rope_original_max;
-    int rope_dim;           /* head_dim * partial_rotary_factor */
-    bool scale_by_layer;    /* gpt2: scores also divided by layer + 1 */
-    bool scale_scores;      /* gpt2 scale_attn_weights; true elsewhere */
-    char stored_dtype[16];  /* "bfloat16", as config.json says; for the screen */
+    int rope_dim;          /* head_dim * partial_rotary_factor */
+    bool scale_by_layer;   /* gpt2: scores also divided by layer + 1 */
+    bool scale_scores;     /* gpt2 scale_attn_weights; true elsewhere */
+    char stored_dtype[16]; /* "bfloat16", as config.json says; for the screen */
 
-    int32_t bos_id;         /* -1: none */
+    int32_t bos_id;                 /* -1: none */
     int32_t eos_ids[MODEL_MAX_EOS]; /* all of them stop */
     int n_eos;
     /* generation_config.json; defaults where absent. */
     bool do_sample;
     double temperature, top_p, min_p, repetition_penalty;
     int top_k;
-    int max_new_tokens;     /* 0: not given */
+    int max_new_tokens; /* 0: not given */
 };
 
 /* Reads folder/config.json (+ generation_config.json).  Refuses unknown architectures, quantised

@@ -17,29 +17,29 @@
 /* One layer's weights.  q, k and v rows are stored as one matrix, as are gate and up. */
 struct model_layer {
     struct norm attention_norm;
-    struct linear qkv;             /* [(n_heads + 2 n_kv_heads) * head_dim, dim] */
+    struct linear qkv; /* [(n_heads + 2 n_kv_heads) * head_dim, dim] */
     bool has_qk_norm;
-    struct norm q_norm, k_norm;    /* [head_dim], qwen3 */
-    struct linear attention_out;   /* [dim, n_heads * head_dim] */
+    struct norm q_norm, k_norm;  /* [head_dim], qwen3 */
+    struct linear attention_out; /* [dim, n_heads * head_dim] */
     struct norm ffn_norm;
-    struct linear ffn_up;          /* [2 ffn_dim, dim] gate then up, or [ffn_dim, dim] (gpt2) */
-    struct linear ffn_down;        /* [dim, ffn_dim] */
+    struct linear ffn_up;   /* [2 ffn_dim, dim] gate then up, or [ffn_dim, dim] (gpt2) */
+    struct linear ffn_down; /* [dim, ffn_dim] */
 };
 
 struct model {
     const struct backend *backend; /* borrowed with dev: outlives the model */
     struct device *dev;
     struct model_config config;
-    char *path;                    /* folder, owned */
-    struct model_layer *layers;    /* [config.n_layers] */
-    struct linear embedding;       /* [vocab_size, dim] */
-    struct linear positions;       /* [max_seq_len, dim], gpt2; w NULL otherwise */
+    char *path;                 /* folder, owned */
+    struct model_layer *layers; /* [config.n_layers] */
+    struct linear embedding;    /* [vocab_size, dim] */
+    struct linear positions;    /* [max_seq_len, dim], gpt2; w NULL otherwise */
     struct norm final_norm;
-    struct linear lm_head;         /* [vocab_size, dim]; shares embedding's w when tied */
+    struct linear lm_head; /* [vocab_size, dim]; shares embedding's w when tied */
     struct rope rope;
     uint64_t n_params;
-    uint64_t weight_bytes;         /* on the device */
-    char *warnings;                /* lines about ignored tensors and the like; owned, may be NULL */
+    uint64_t weight_bytes; /* on the device */
+    char *warnings;        /* lines about ignored tensors and the like; owned, may be NULL */
     struct model_storage *storage; /* device allocations behind the pointers above */
 };
 
@@ -60,6 +60,10 @@ struct model *model_load(const char *folder, const struct backend *backend, stru
 struct model *model_random(const struct model_config *config, enum dtype dtype, uint64_t seed,
                            const struct backend *backend, struct device *dev, struct error *err);
 void model_close(struct model *m);
+
+/* Rounds the rotary frequencies to bf16.  transformers keeps them in f32 when it loads a checkpoint,
+ * but a model that was cast to bf16 as a whole holds them so; for parity with such references. */
+void model_round_frequencies(struct model *m);
 
 /* Weights, and the KV bytes of one token, for "fits N tokens". */
 uint64_t model_kv_bytes_per_token(const struct model_config *config, enum dtype kv_dtype);
@@ -83,14 +87,14 @@ void forward_buffers_close(struct forward_buffers *b);
 
 struct forward_call {
     struct forward_buffers *buffers;
-    const int32_t *tokens;          /* [n_rows] (device) */
+    const int32_t *tokens; /* [n_rows] (device) */
     int n_rows;
-    const struct kv_cache *context; /* the shared segment */
-    const struct kv_tail *tail;     /* the lane's segment, or NULL during the context's prefill */
-    const struct step_state *step;  /* (device) */
+    const struct kv_cache *context;  /* the shared segment */
+    const struct kv_tail *tail;      /* the lane's segment, or NULL during the context's prefill */
+    const struct step_state *step;   /* (device) */
     struct attention_counts *counts; /* [n_layers] (device), or NULL */
     struct attention_method method;
-    int max_keys;                   /* upper bound of keys after this call */
+    int max_keys; /* upper bound of keys after this call */
 };
 
 /* Runs n_rows tokens through all layers and appends their keys and values.  If logits is not NULL

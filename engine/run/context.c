@@ -82,31 +82,23 @@ static int reusable(const struct worker *w, const struct token_list *ids)
     }
 }
 
-bool context_prefill(struct worker *w, const struct token_list *ids, int n_more,
-                     uint64_t tail_bytes, bool *reused, bool *complete, struct error *err)
+static void tell(struct worker *w, int from, int done, int n)
+{
+    const struct model *m = w->loaded->model;
+    double before = prefill_flops(m, from), all = prefill_flops(m, n) - before;
+    emit_progress(&w->out, PHASE_PREFILL, (uint64_t)(done - from), (uint64_t)(n - from),
+                  (prefill_flops(m, done) - before) / all);
+}
+
+/* Prefills rows [from, n), chunk by chunk, until a cancel. */
+static bool run_chunks(struct worker *w, const struct token_list *ids, int from, struct error *err)
 {
     struct worker_context *c = &w->context;
-    int n = (int)ids->n, done = 0;
-    *reused = *complete = false;
-    if (c->open && c->kv.capacity >= n)
-        done = reusable(w, ids);
-    else if (!open_cache(w, n, tail_bytes, err))
-        return false;
-    *reused = n > 0 && done == n;
-    if (done == 0)
-        c->prefill_ms = 0;
-    c->ids.n = (size_t)done;
-    if (!worker_reserve(w, n + n_more, err))
-        return false;
-
-    const struct model *m = w->loaded->model;
-    double all_flops = prefill_flops(m, n) - prefill_flops(m, done), first = prefill_flops(m, done);
-    if (done < n)
-        emit_phase(&w->out, PHASE_PREFILL, (uint64_t)(n - done));
-    int from = done;
+    int n = (int)ids->n, done = from;
+    emit_phase(&w->out, PHASE_PREFILL, (uint64_t)(n - from));
     while (done < n && !worker_cancelled(w)) {
         int64_t at_us = clock_us();
-        int rows = context_chunk_rows(m, done);
+        int rows = context_chunk_rows(w->loaded->model, done);
         if (rows > n - done)
             rows = n - done;
         worker_forward(
@@ -116,9 +108,31 @@ bool context_prefill(struct worker *w, const struct token_list *ids, int n_more,
         token_list_append(&c->ids, ids->ids + done, (size_t)rows);
         done += rows;
         c->prefill_ms += (double)(clock_us() - at_us) * 1e-3;
-        emit_progress(&w->out, PHASE_PREFILL, (uint64_t)(done - from), (uint64_t)(n - from),
-                      (prefill_flops(m, done) - first) / all_flops);
+        if (worker_cancelled(w))
+            w->out.progress_us = 0; /* the last word: how far it came */
+        tell(w, from, done, n);
     }
-    *complete = done == n;
+    return true;
+}
+
+bool context_prefill(struct worker *w, const struct token_list *ids, int n_more,
+                     uint64_t tail_bytes, bool *reused, bool *complete, struct error *err)
+{
+    struct worker_context *c = &w->context;
+    int n = (int)ids->n, kept = 0;
+    *reused = *complete = false;
+    if (c->open && c->kv.capacity >= n)
+        kept = reusable(w, ids);
+    else if (!open_cache(w, n, tail_bytes, err))
+        return false;
+    if (kept == 0)
+        c->prefill_ms = 0;
+    c->ids.n = (size_t)kept;
+    if (!worker_reserve(w, n + n_more, err))
+        return false;
+    if (kept < n && !run_chunks(w, ids, kept, err))
+        return false;
+    *reused = n > 0 && kept == n;
+    *complete = c->ids.n == ids->n;
     return true;
 }

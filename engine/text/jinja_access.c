@@ -12,7 +12,7 @@ static struct jinja_value not_found(struct jinja_run *run, struct jinja_value v,
     const char *type = jinja_type_name(v);
     size_t size = strlen(type) + n + 24;
     char *missing = jinja_alloc(&run->arena, size);
-    snprintf(missing, size, "`%.*s` of a %s", (int)n, name, type);
+    snprintf(missing, size, "`%.*s` of %s", (int)n, name, type);
     return jinja_undefined(missing);
 }
 
@@ -142,7 +142,7 @@ static bool has_bound(struct jinja_run *run, struct jinja_value bound, int64_t *
     if (bound.kind == JINJA_NONE)
         return false;
     if (!jinja_is_integral(bound, out))
-        jinja_raise(&run->trap, "a slice needs integers, not a %s", jinja_type_name(bound));
+        jinja_raise(&run->trap, "a slice needs integers, not %s", jinja_type_name(bound));
     return true;
 }
 
@@ -225,7 +225,7 @@ struct jinja_value jinja_slice(struct jinja_run *run, struct jinja_value v,
         return out;
     }
     if (v.kind != JINJA_SEQUENCE || v.sequence->kind > JINJA_RANGE)
-        jinja_raise(&run->trap, "a %s cannot be sliced", jinja_type_name(v));
+        jinja_raise(&run->trap, "%s cannot be sliced", jinja_type_name(v));
     const struct jinja_sequence *s = v.sequence;
     struct slice slice = resolve_slice(run, bounds, s->n);
     struct jinja_value out = slice_sequence(run, s, slice);

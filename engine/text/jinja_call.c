@@ -57,7 +57,7 @@ static struct jinja_value call_range(struct jinja_run *run, const struct jinja_a
     jinja_bind(run, "range", &SIGNATURE, args, values);
     for (int i = 0; i < 3; i++)
         if (values[i].kind != JINJA_ABSENT && !jinja_is_integral(values[i], &numbers[i]))
-            jinja_raise(&run->trap, "range needs integers, not a %s", jinja_type_name(values[i]));
+            jinja_raise(&run->trap, "range needs integers, not %s", jinja_type_name(values[i]));
     if (values[1].kind == JINJA_ABSENT) {
         numbers[1] = numbers[0];
         numbers[0] = 0;
@@ -180,5 +180,5 @@ struct jinja_value jinja_call(struct jinja_run *run, struct jinja_value callee,
         return jinja_call_method(run, callee.method, args);
     if (callee.kind == JINJA_UNDEFINED && callee.missing)
         jinja_raise(&run->trap, "%s is undefined, so it cannot be called", callee.missing);
-    jinja_raise(&run->trap, "a %s cannot be called", jinja_type_name(callee));
+    jinja_raise(&run->trap, "%s cannot be called", jinja_type_name(callee));
 }

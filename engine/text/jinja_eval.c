@@ -277,8 +277,7 @@ struct jinja_value jinja_call_macro(struct jinja_run *run, const struct jinja_ma
 static void print_text(struct jinja_run *run, struct jinja_value v)
 {
     if (v.kind != JINJA_STRING)
-        jinja_raise(&run->trap, "a block gives a %s where it must give a string",
-                    jinja_type_name(v));
+        jinja_raise(&run->trap, "a block gives %s where it must give a string", jinja_type_name(v));
     jinja_print(run->out, v);
 }
 

@@ -139,7 +139,7 @@ static void add_all_named(struct jinja_run *run, struct jinja_args *args, size_t
                           struct jinja_value v)
 {
     if (v.kind != JINJA_DICT)
-        jinja_raise(&run->trap, "`**` needs a dict, not a %s", jinja_type_name(v));
+        jinja_raise(&run->trap, "`**` needs a dict, not %s", jinja_type_name(v));
     for (size_t i = 0; i < v.dict->n; i++) {
         if (v.dict->keys[i].kind != JINJA_STRING)
             jinja_raise(&run->trap, "the keys behind `**` must be strings");

@@ -16,7 +16,7 @@ int64_t jinja_option_int(struct jinja_run *run, struct jinja_value value, int64_
 {
     int64_t integer = fallback;
     if (value.kind != JINJA_ABSENT && !jinja_is_integral(value, &integer))
-        jinja_raise(&run->trap, "%s is an integer, not a %s", what, jinja_type_name(value));
+        jinja_raise(&run->trap, "%s is an integer, not %s", what, jinja_type_name(value));
     return integer;
 }
 
@@ -114,7 +114,7 @@ static struct jinja_value apply_trim(struct jinja_run *run, struct jinja_value i
     if (values[0].kind == JINJA_STRING)
         set = values[0].string;
     else if (values[0].kind != JINJA_ABSENT && values[0].kind != JINJA_NONE)
-        jinja_raise(&run->trap, "trim takes a string, not a %s", jinja_type_name(values[0]));
+        jinja_raise(&run->trap, "trim takes a string, not %s", jinja_type_name(values[0]));
     return jinja_strip(run, jinja_to_text(run, input).string, set, JINJA_BOTH);
 }
 
@@ -153,7 +153,7 @@ static struct jinja_value apply_indent(struct jinja_run *run, struct jinja_value
                                        const struct jinja_value *values)
 {
     if (input.kind != JINJA_STRING)
-        jinja_raise(&run->trap, "indent needs a string, not a %s", jinja_type_name(input));
+        jinja_raise(&run->trap, "indent needs a string, not %s", jinja_type_name(input));
     const struct jinja_string *indent = indention(run, values[0]);
     bool first = jinja_option_truth(values[1], false), blank = jinja_option_truth(values[2], false);
     struct jinja_builder with_end = jinja_builder_new(run), b = jinja_builder_new(run);
@@ -176,7 +176,7 @@ static struct jinja_value apply_attr(struct jinja_run *run, struct jinja_value i
 {
     struct jinja_value found;
     if (values[0].kind != JINJA_STRING)
-        jinja_raise(&run->trap, "attr needs a name, not a %s", jinja_type_name(values[0]));
+        jinja_raise(&run->trap, "attr needs a name, not %s", jinja_type_name(values[0]));
     if (input.kind == JINJA_DICT) /* methods only: keys are not attributes */
         return jinja_find_method(run, input, values[0].string, &found) ? found
                                                                        : jinja_undefined(NULL);

@@ -105,7 +105,7 @@ struct jinja_value jinja_filter_last(struct jinja_run *run, struct jinja_value i
     if (input.kind == JINJA_STRING && input.string->len)
         return jinja_item(run, input, jinja_int(-1));
     if (!walk_reversible(run, input, &span))
-        jinja_raise(&run->trap, "a %s has no last item: put `|list` before `|last`",
+        jinja_raise(&run->trap, "%s has no last item: put `|list` before `|last`",
                     jinja_type_name(input));
     return span.n ? span.items[span.n - 1] : jinja_undefined("the last item of nothing");
 }
@@ -205,7 +205,7 @@ struct jinja_value jinja_filter_dictsort(struct jinja_run *run, struct jinja_val
     if (values[1].kind != JINJA_ABSENT && !by_value && !jinja_is_text(values[1], "key"))
         jinja_raise(&run->trap, "dictsort sorts by 'key' or 'value'");
     if (input.kind != JINJA_DICT)
-        jinja_raise(&run->trap, "dictsort needs a dict, not a %s", jinja_type_name(input));
+        jinja_raise(&run->trap, "dictsort needs a dict, not %s", jinja_type_name(input));
     const struct jinja_dict *dict = input.dict;
     struct jinja_value(*pairs)[2] = jinja_alloc_array(&run->arena, dict->n, sizeof *pairs);
     for (size_t i = 0; i < dict->n; i++) {
@@ -242,7 +242,7 @@ struct jinja_value jinja_filter_items(struct jinja_run *run, struct jinja_value 
     if (input.kind == JINJA_UNDEFINED)
         return list;
     if (input.kind != JINJA_DICT)
-        jinja_raise(&run->trap, "items needs a dict, not a %s", jinja_type_name(input));
+        jinja_raise(&run->trap, "items needs a dict, not %s", jinja_type_name(input));
     for (size_t i = 0; i < input.dict->n; i++)
         jinja_push(run, list.sequence, jinja_pair(run, input.dict->keys[i], input.dict->values[i]));
     return list;

@@ -134,7 +134,7 @@ static void put_number(struct formatter *f, const struct conversion *c, struct j
     double real;
     bool is_integer = strchr("diu", c->letter) != NULL;
     if (!jinja_is_number(v, &real))
-        jinja_raise(&f->run->trap, "the conversion %%%c needs a number, not a %s", c->letter,
+        jinja_raise(&f->run->trap, "the conversion %%%c needs a number, not %s", c->letter,
                     jinja_type_name(v));
     if (is_integer && !jinja_is_integral(v, &integer)) {
         if (!isfinite(real) || fabs(real) >= 0x1p63)
@@ -190,9 +190,11 @@ struct jinja_value jinja_format(struct jinja_run *run, const struct jinja_string
         }
     }
     bool is_tuple = values.kind == JINJA_SEQUENCE && values.sequence->kind == JINJA_TUPLE;
-    /* A dict or a list may stay unused: Python takes it for a mapping. */
+    /* What has subscription may stay unused: Python takes it for a mapping. */
+    bool is_list = values.kind == JINJA_SEQUENCE &&
+                   (values.sequence->kind == JINJA_LIST || values.sequence->kind == JINJA_RANGE);
     bool may_be_unused =
-        values.kind == JINJA_DICT || (values.kind == JINJA_SEQUENCE && !is_tuple) || f.by_name;
+        values.kind == JINJA_DICT || values.kind == JINJA_UNDEFINED || is_list || f.by_name;
     size_t n = is_tuple ? values.sequence->n : 1;
     if (f.n_used < n && !may_be_unused)
         jinja_raise(&run->trap, "a format uses %zu of %zu values", f.n_used, n);

@@ -90,7 +90,7 @@ static void write_key(struct jinja_builder *b, const struct style *style, struct
     }
     if (key.kind != JINJA_NONE && key.kind != JINJA_BOOL && key.kind != JINJA_INT &&
         key.kind != JINJA_FLOAT)
-        jinja_raise(&b->run->trap, "tojson cannot write a %s as a key", jinja_type_name(key));
+        jinja_raise(&b->run->trap, "tojson cannot write %s as a key", jinja_type_name(key));
     jinja_put(b, "\"", 1);
     write_value(b, style, key, 0);
     jinja_put(b, "\"", 1);
@@ -153,7 +153,7 @@ static void write_value(struct jinja_builder *b, const struct style *style, stru
     else if (is_array)
         write_list(b, style, v.sequence, level);
     else
-        jinja_raise(&b->run->trap, "tojson cannot write a %s", jinja_type_name(v));
+        jinja_raise(&b->run->trap, "tojson cannot write %s", jinja_type_name(v));
     jinja_ascend(b->run);
 }
 
@@ -165,7 +165,7 @@ static struct jinja_value indent_text(struct jinja_run *run, struct jinja_value 
     if (indent.kind == JINJA_STRING)
         return indent;
     if (!jinja_is_integral(indent, &width))
-        jinja_raise(&run->trap, "tojson's indent is a number or a string, not a %s",
+        jinja_raise(&run->trap, "tojson's indent is a number or a string, not %s",
                     jinja_type_name(indent));
     for (int64_t i = 0; i < width; i++)
         jinja_put(&b, " ", 1);

@@ -83,7 +83,7 @@ static struct jinja_value sequence_index(struct jinja_run *run, struct jinja_val
     for (size_t i = bound(run, values[1], n, 0); i < end; i++)
         if (jinja_equal(run, v.sequence->items[i], values[0]))
             return jinja_int((int64_t)i);
-    jinja_raise(&run->trap, "index: the value is not in the %s", jinja_type_name(v));
+    jinja_raise(&run->trap, "index: the value is not in the %s", jinja_type_word(v));
 }
 
 static struct jinja_value list_copy(struct jinja_run *run, struct jinja_value v,
@@ -179,17 +179,33 @@ bool jinja_find_method(struct jinja_run *run, struct jinja_value v, const struct
     return false;
 }
 
+/* What a method of a `safe` string gives is safe too. */
+static struct jinja_value keep_markup(struct jinja_run *run, struct jinja_value object,
+                                      struct jinja_value result)
+{
+    if (object.kind != JINJA_STRING || !object.string->markup)
+        return result;
+    if (result.kind == JINJA_STRING) {
+        result = jinja_text(run, result.string->data, result.string->len);
+        result.string->markup = true;
+    } else if (result.kind == JINJA_SEQUENCE) {
+        for (size_t i = 0; i < result.sequence->n; i++)
+            result.sequence->items[i] = keep_markup(run, object, result.sequence->items[i]);
+    }
+    return result;
+}
+
 struct jinja_value jinja_call_method(struct jinja_run *run, const struct jinja_method *method,
                                      const struct jinja_args *args)
 {
     const struct jinja_method_entry *entry = method->entry;
     struct jinja_value values[JINJA_MAX_PARAMS];
     char what[64];
-    snprintf(what, sizeof what, "%s.%s", jinja_type_name(method->object), entry->name);
+    snprintf(what, sizeof what, "%s.%s", jinja_type_word(method->object), entry->name);
     if (entry->call_raw)
         return entry->call_raw(run, method->object, args);
     if (!entry->call)
         jinja_raise(&run->trap, "the method %s is not supported", what);
     jinja_bind(run, what, &entry->signature, args, values);
-    return entry->call(run, method->object, values);
+    return keep_markup(run, method->object, entry->call(run, method->object, values));
 }

@@ -191,7 +191,7 @@ struct jinja_value jinja_filter_round(struct jinja_run *run, struct jinja_value 
     if (common && jinja_is_integral(input, &integer))
         return jinja_int(precision >= 0 ? integer : round_int(run, integer, precision));
     if (!jinja_is_number(input, &real))
-        jinja_raise(&run->trap, "round needs a number, not a %s", jinja_type_name(input));
+        jinja_raise(&run->trap, "round needs a number, not %s", jinja_type_name(input));
     if (common)
         return jinja_float(round_common(real, precision));
     double scale = pow(10, (double)precision), scaled = real * scale;
@@ -208,6 +208,6 @@ struct jinja_value jinja_filter_abs(struct jinja_run *run, struct jinja_value in
     if (input.kind == JINJA_FLOAT)
         return jinja_float(fabs(input.real));
     if (!jinja_is_integral(input, &integer))
-        jinja_raise(&run->trap, "abs needs a number, not a %s", jinja_type_name(input));
+        jinja_raise(&run->trap, "abs needs a number, not %s", jinja_type_name(input));
     return jinja_negate(run, jinja_int(integer), integer < 0);
 }

@@ -20,7 +20,7 @@ static void raise_operands(struct jinja_run *run, enum jinja_operator op, struct
     if (v.kind == JINJA_UNDEFINED && v.missing)
         jinja_raise(&run->trap, "%s is undefined, so `%s` cannot use it", v.missing,
                     operator_text(op));
-    jinja_raise(&run->trap, "`%s` cannot join a %s and a %s", operator_text(op), jinja_type_name(a),
+    jinja_raise(&run->trap, "`%s` cannot join %s and %s", operator_text(op), jinja_type_name(a),
                 jinja_type_name(b));
 }
 
@@ -241,7 +241,7 @@ struct jinja_value jinja_binary(struct jinja_run *run, enum jinja_operator op, s
         return repeat(run, a, j);
     if (op == JINJA_MULTIPLY && is_repeatable(b) && jinja_is_integral(a, &i))
         return repeat(run, b, i);
-    if (op == JINJA_MODULO && a.kind == JINJA_STRING && b.kind != JINJA_UNDEFINED)
+    if (op == JINJA_MODULO && a.kind == JINJA_STRING)
         return jinja_format(run, a.string, b);
     raise_operands(run, op, a, b);
 }
@@ -252,7 +252,7 @@ struct jinja_value jinja_negate(struct jinja_run *run, struct jinja_value v, boo
     if (v.kind == JINJA_FLOAT)
         return jinja_float(minus ? -v.real : v.real);
     if (!jinja_is_integral(v, &integer))
-        jinja_raise(&run->trap, "a %s has no sign", jinja_type_name(v));
+        jinja_raise(&run->trap, "%s has no sign", jinja_type_name(v));
     if (minus && integer == INT64_MIN)
         raise_overflow(run, JINJA_SUBTRACT);
     return jinja_int(minus ? -integer : integer);

@@ -179,7 +179,7 @@ void jinja_print_repr(struct jinja_builder *b, struct jinja_value v)
         break;
     default:
         jinja_put(b, "<", 1);
-        jinja_put_text(b, jinja_type_name(v));
+        jinja_put_text(b, jinja_type_word(v));
         jinja_put(b, ">", 1);
     }
     jinja_ascend(b->run);

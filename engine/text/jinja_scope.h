@@ -1,4 +1,8 @@
-/* The names of one block: a lookup goes outwards, an assignment stays. */
+/* The names of one block: a lookup goes outwards, an assignment stays.
+ *
+ * Names are looked up when they are reached.  Jinja resolves them when it compiles, which differs
+ * in one case: a variable that the template also sets further down, outside of any `if`, is
+ * undefined there to the loops and blocks above the `set`. */
 #ifndef ATTNSCOPE_ENGINE_TEXT_JINJA_SCOPE_H
 #define ATTNSCOPE_ENGINE_TEXT_JINJA_SCOPE_H
 

@@ -11,7 +11,7 @@ static const struct jinja_string *need_string(struct jinja_run *run, struct jinj
                                               const char *what)
 {
     if (v.kind != JINJA_STRING)
-        jinja_raise(&run->trap, "%s needs a string, not a %s", what, jinja_type_name(v));
+        jinja_raise(&run->trap, "%s needs a string, not %s", what, jinja_type_name(v));
     return v.string;
 }
 

@@ -97,7 +97,7 @@ struct jinja_value *jinja_dict_find(struct jinja_run *run, const struct jinja_di
                                     struct jinja_value key)
 {
     if (!jinja_is_hashable(key))
-        jinja_raise(&run->trap, "a %s cannot be the key of a dict", jinja_type_name(key));
+        jinja_raise(&run->trap, "%s cannot be the key of a dict", jinja_type_name(key));
     for (size_t i = 0; i < dict->n; i++)
         if (jinja_equal(run, dict->keys[i], key))
             return &dict->values[i];
@@ -195,38 +195,45 @@ bool jinja_is_number(struct jinja_value v, double *out)
 
 const char *jinja_type_name(struct jinja_value v)
 {
-    static const char *const SEQUENCES[] = {"list",        "tuple",      "range",    "dict_keys",
-                                            "dict_values", "dict_items", "generator"};
+    static const char *const SEQUENCES[] = {"a list",      "a tuple",       "a range",
+                                            "a dict_keys", "a dict_values", "a dict_items",
+                                            "a generator"};
     switch (v.kind) {
     case JINJA_ABSENT:
     case JINJA_UNDEFINED:
-        return "undefined value";
+        return "an undefined value";
     case JINJA_NONE:
         return "none";
     case JINJA_BOOL:
-        return "bool";
+        return "a bool";
     case JINJA_INT:
-        return "int";
+        return "an int";
     case JINJA_FLOAT:
-        return "float";
+        return "a float";
     case JINJA_STRING:
-        return "string";
+        return "a string";
     case JINJA_SEQUENCE:
         return SEQUENCES[v.sequence->kind];
     case JINJA_DICT:
-        return "dict";
+        return "a dict";
     case JINJA_NAMESPACE:
-        return "namespace";
+        return "a namespace";
     case JINJA_MACRO:
-        return "macro";
+        return "a macro";
     case JINJA_FUNCTION:
-        return "function";
+        return "a function";
     case JINJA_METHOD:
-        return "method";
+        return "a method";
     case JINJA_LOOP:
-        return "loop";
+        return "a loop";
     }
-    return "value";
+    return "a value";
+}
+
+const char *jinja_type_word(struct jinja_value v)
+{
+    const char *name = jinja_type_name(v), *blank = strchr(name, ' ');
+    return blank ? blank + 1 : name;
 }
 
 bool jinja_truth(struct jinja_value v)
@@ -404,8 +411,7 @@ bool jinja_less(struct jinja_run *run, struct jinja_value a, struct jinja_value 
              (a.sequence->kind == JINJA_LIST || a.sequence->kind == JINJA_TUPLE))
         less = sequences_less(run, a.sequence, b.sequence);
     else
-        jinja_raise(&run->trap, "a %s and a %s have no order", jinja_type_name(a),
-                    jinja_type_name(b));
+        jinja_raise(&run->trap, "%s and %s have no order", jinja_type_name(a), jinja_type_name(b));
     jinja_ascend(run);
     return less;
 }
@@ -414,8 +420,7 @@ bool jinja_contains(struct jinja_run *run, struct jinja_value container, struct 
 {
     if (container.kind == JINJA_STRING) {
         if (item.kind != JINJA_STRING)
-            jinja_raise(&run->trap, "`in` a string needs a string, not a %s",
-                        jinja_type_name(item));
+            jinja_raise(&run->trap, "`in` a string needs a string, not %s", jinja_type_name(item));
         const struct jinja_string *s = container.string, *part = item.string;
         jinja_charge(run, s->len / 256);
         return memmem(s->data, s->len, part->data, part->len) != NULL;
@@ -431,7 +436,7 @@ bool jinja_contains(struct jinja_run *run, struct jinja_value container, struct 
         return false;
     }
     if (!jinja_is_iterable(container))
-        jinja_raise(&run->trap, "`in` needs something to look in, not a %s",
+        jinja_raise(&run->trap, "`in` needs something to look in, not %s",
                     jinja_type_name(container));
     struct jinja_span span = jinja_walk(run, container);
     return has_item(run, span.items, span.n, item);
@@ -450,7 +455,7 @@ size_t jinja_length(struct jinja_run *run, struct jinja_value v)
         return v.sequence->n;
     if (v.kind == JINJA_LOOP && jinja_loop_attribute(run, v.loop, "length", &length))
         return (size_t)length.integer;
-    jinja_raise(&run->trap, "a %s has no length", jinja_type_name(v));
+    jinja_raise(&run->trap, "%s has no length", jinja_type_name(v));
 }
 
 bool jinja_is_iterable(struct jinja_value v)
@@ -483,7 +488,7 @@ struct jinja_span jinja_walk(struct jinja_run *run, struct jinja_value v)
     if (v.kind == JINJA_DICT)
         return (struct jinja_span){v.dict->keys, v.dict->n};
     if (v.kind != JINJA_SEQUENCE)
-        jinja_raise(&run->trap, "a %s cannot be walked through", jinja_type_name(v));
+        jinja_raise(&run->trap, "%s cannot be walked through", jinja_type_name(v));
     struct jinja_sequence *sequence = v.sequence;
     if (sequence->kind != JINJA_GENERATOR)
         return (struct jinja_span){sequence->items, sequence->n};

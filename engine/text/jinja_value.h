@@ -124,7 +124,8 @@ bool jinja_is_hashable(struct jinja_value v);
 /* bool counts as int, as in Python. */
 bool jinja_is_integral(struct jinja_value v, int64_t *out);
 bool jinja_is_number(struct jinja_value v, double *out);
-const char *jinja_type_name(struct jinja_value v);
+const char *jinja_type_name(struct jinja_value v); /* "a list", "an int", "none" */
+const char *jinja_type_word(struct jinja_value v); /* "list" */
 bool jinja_truth(struct jinja_value v);
 bool jinja_same(struct jinja_value a, struct jinja_value b); /* Python's `is` */
 bool jinja_equal(struct jinja_run *run, struct jinja_value a, struct jinja_value b);

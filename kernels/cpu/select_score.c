@@ -22,7 +22,11 @@ static void score_row(const struct score_job *job, struct row_state *state, int 
     for (int key = run.begin; key < run.end; key += ROW_KEYS) {
         k.base = (const char *)run.k + (size_t)(key - run.begin) * row_bytes;
         k.n = min_int(ROW_KEYS, run.end - key);
-        state->kernels->scores(state->s, state->q, state->padded_dim, state->n_queries, &k, NULL);
+        struct row_list next = k;
+        next.base = (const char *)k.base + (size_t)k.n * row_bytes;
+        next.n = min_int(ROW_KEYS, run.end - key - k.n);
+        state->kernels->scores(state->s, state->q, state->padded_dim, state->n_queries, &k,
+                               next.n > 0 ? &next : NULL);
         for (int i = 0; i < state->n_queries; i++)
             memcpy(selection_scores(job->sel, row, head + i) + key, state->s + (size_t)i * ROW_KEYS,
                    (size_t)k.n * sizeof(float));

@@ -6,9 +6,11 @@
 #include <string.h>
 
 enum {
-    SMALL = 48,  /* sorted at once */
-    SAMPLES = 31 /* from which a pivot is taken */
+    SMALL = 24,  /* sorted at once */
+    SAMPLES = 23 /* from which a pivot is taken */
 };
+
+static const double PIVOT_MARGIN = 0.08;
 
 bool select_scratch_get(struct device *dev, int thread_index, const struct selection *sel,
                         struct select_scratch *out)
@@ -166,9 +168,11 @@ int32_t select_threshold(const struct selection_kernels *kernels,
         now.weights = high.weights = low.weights = NULL;
     *above = 0.0;
     while (n > SMALL) {
-        /* Of a count the share to be taken is known: a pivot a little below it drops the rest. */
-        double share = weighted ? 0.5 : (target - *above) / n * 1.2 + 0.08, weight;
-        int32_t pivot = pivot_near(now, n, share);
+        /* Of a count the share to be taken is known: a pivot a little to its larger side leaves
+         * the smaller side to go on with. */
+        double share = weighted ? 0.5 : (target - *above) / n, weight;
+        double margin = share < 0.5 ? PIVOT_MARGIN : -PIVOT_MARGIN;
+        int32_t pivot = pivot_near(now, n, share + (weighted ? 0.0 : margin));
         int n_high = split_off(kernels, high, low, now, n, &pivot, &weight);
         if (n_high == n)
             return pivot;

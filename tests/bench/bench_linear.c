@@ -31,9 +31,9 @@ static const struct shape shapes[] = {
     {"vocabulary", 128256, 2048, ACTIVATION_NONE, false},
 };
 
-enum { MAX_ROWS = 512, MAX_ROUNDS = 31 };
+enum { MAX_ROWS = 512, MAX_ROUNDS = 15 };
 
-#define COPIES_BYTES ((size_t)320 << 20)
+#define COPIES_BYTES ((size_t)160 << 20)
 
 struct bench {
     struct device *dev;

@@ -689,6 +689,8 @@ d|reverse|list
 ['b', 'A', 'a', 'B']|sort
 ['b', 'A', 'a']|sort(case_sensitive=true)
 [1, 2]|sort(reverse=true)
+missing|last
+missing|reverse|list
 [1, 'a']|sort
 m|sort(attribute='n')|map(attribute='n')|list
 m|sort(attribute='role,n', reverse=true)|map(attribute='n')|list
@@ -951,6 +953,11 @@ d.copy()
 '%s %s' % 1
 '%r' % 'a'
 '%z' % 1
+'o' % missing
+'%s' % missing
+'a' % [1]
+'a' % 1
+'a' % d.items()
 s()
 missing()
 none()

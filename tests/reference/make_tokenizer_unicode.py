@@ -7,6 +7,7 @@ package about every code point and writes down what Unicode 14 (Python 3.11, Oni
 utf8proc say otherwise.
 
     python3.11 tests/reference/make_tokenizer_unicode.py > engine/text/unicode_tables.c
+    clang-format -i engine/text/unicode_tables.c
 """
 import unicodedata
 from collections import defaultdict

@@ -14,6 +14,7 @@ struct args {
     const char *model, *tokens, *positions;
     struct engine_options engine;
     int n_greedy;
+    bool bf16_frequencies;
 };
 
 static bool handle(void *user, const char *name, const char *value, struct error *err)
@@ -29,6 +30,8 @@ static bool handle(void *user, const char *name, const char *value, struct error
         a->tokens = value;
     else if (strcmp(name, "positions") == 0)
         a->positions = value;
+    else if (strcmp(name, "bf16-frequencies") == 0)
+        a->bf16_frequencies = true;
     else if (strcmp(name, "greedy") == 0) {
         ok = cli_int(name, value, 0, 1 << 20, &n, err);
         a->n_greedy = (int)n;
@@ -63,6 +66,8 @@ static bool runner_open(struct runner *r, const struct args *a, const char *fold
     r->model = model_load(folder, r->backend, r->dev, NULL, err);
     if (!r->model)
         return false;
+    if (a->bf16_frequencies)
+        model_round_frequencies(r->model);
     const struct model_config *c = &r->model->config;
     int capacity = n_rows + a->n_greedy;
     if (c->hard_limit && capacity > c->max_seq_len)
@@ -224,6 +229,8 @@ const struct cli_command command_debug_logits = {
     .options = (const struct cli_option[]){{"tokens", "LIST", "token ids, 1,2,3 or @FILE"},
                                            {"positions", "LIST", "positions (default: the last)"},
                                            {"greedy", "N", "also N tokens of greedy continuation"},
+                                           {"bf16-frequencies", NULL,
+                                            "round RoPE's frequencies as a model cast to bf16"},
                                            CLI_ENGINE_OPTIONS,
                                            {"json", NULL, "JSON (always so)"},
                                            {NULL, NULL, NULL}},

@@ -23,14 +23,31 @@ static bool in_runs(const struct token_diff *d, int token, bool base, int *run)
     return false;
 }
 
+/* One piece of an answer.  A mark begins at the first word, not at the space before it. */
+static void append_piece(const struct app *app, struct rich *out, const char *text, size_t n,
+                         bool marked, bool base)
+{
+    bool literal = app->ascii || app->mono; /* marks where neither colour nor underline is sure */
+    enum role differs = base ? ROLE_ONLY_DENSE : ROLE_ONLY_SPARSE;
+    size_t n_spaces = marked ? strspn(text, " ") : 0;
+    if (n_spaces > n)
+        n_spaces = n;
+    rich_append(out, text, n_spaces, ROLE_TEXT, 0);
+    text += n_spaces;
+    n -= n_spaces;
+    if (marked && literal)
+        rich_append_str(out, base ? "{" : "[", differs, 0);
+    rich_append(out, text, n, marked ? differs : ROLE_TEXT, marked ? ATTR_UNDERLINE : 0);
+    if (marked && literal)
+        rich_append_str(out, base ? "}" : "]", differs, 0);
+}
+
 /* The answer's tokens, those that differ marked; *glyph_of_token (if not NULL) becomes the first
  * glyph of that token. */
 static void append_answer(const struct app *app, const struct report_lane *r,
                           const struct token_diff *d, bool base, struct rich *out, int token,
                           size_t *glyph_of_token)
 {
-    bool literal = app->ascii || app->mono; /* marks where neither colour nor underline is sure */
-    enum role differs = base ? ROLE_ONLY_DENSE : ROLE_ONLY_SPARSE;
     size_t from = 0, i = 0;
     int run = 0;
     while (i < r->n_tokens) {
@@ -44,13 +61,8 @@ static void append_answer(const struct app *app, const struct report_lane *r,
         if (glyph_of_token && (int)i == token)
             *glyph_of_token = out->n;
         size_t end = r->tokens[j - 1].text_end;
-        if (marked && literal)
-            rich_append_str(out, base ? "{" : "[", differs, 0);
         if (r->answer.data && end > from)
-            rich_append(out, r->answer.data + from, end - from, marked ? differs : ROLE_TEXT,
-                        marked ? ATTR_UNDERLINE : 0);
-        if (marked && literal)
-            rich_append_str(out, base ? "}" : "]", differs, 0);
+            append_piece(app, out, r->answer.data + from, end - from, marked, base);
         from = end;
         i = j;
     }
