@@ -173,11 +173,11 @@ static void token(struct engine *e, int lane)
                "5mEVIL\xE2\x80\xAE ";
     int32_t id = 0;
     for (const char *c = word; *c; c++)
-        id = id * 31 + (unsigned char)*c;
+        id = (id * 31 + (unsigned char)*c) & 0xFFFF;
     push(e, (struct event){.kind = EVENT_TOKEN,
                            .token = {.lane = lane,
                                      .index = i,
-                                     .id = id & 0xFFFF,
+                                     .id = id,
                                      .text = xstrdup(word),
                                      .n_text = strlen(word),
                                      .logprob = -0.5f,

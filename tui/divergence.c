@@ -144,7 +144,7 @@ void divergence_draw(const struct app *app, struct grid *g, struct rect area)
     }
     grid_put(g, area, 1, line, role, 0, text.data);
     if (n > 0 && area.h == 1) {
-        char count[24];
+        char count[40];
         snprintf(count, sizeof count, "  %d/%d n/N", index + 1, n);
         grid_put_right(g, area, area.w - 1, line, ROLE_DIM, 0, count);
     }

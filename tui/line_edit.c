@@ -202,7 +202,11 @@ static void open_history(const char *folder)
 {
     free(line.history_path);
     line.history_path = folder ? path_join(folder, HISTORY_NAMES[line.field]) : NULL;
+#ifdef ATTNSCOPE_LIBEDIT
     clear_history();
+#else
+    rl_clear_history(); /* with the undo lists of its lines */
+#endif
     stifle_history(HISTORY_MAX_LINES);
     if (line.history_path)
         read_history(line.history_path);
@@ -249,11 +253,13 @@ void line_edit_stop(void)
 {
     if (!line.active)
         return;
-    if (line.state == LINE_EDITING)
-        rl_callback_handler_remove();
+    if (line.state == LINE_EDITING) {
 #ifndef ATTNSCOPE_LIBEDIT
-    rl_callback_sigcleanup();
+        rl_callback_sigcleanup(); /* ends a search or an argument that is half typed */
+        rl_free_line_state();     /* and what undo holds */
 #endif
+        rl_callback_handler_remove();
+    }
     line.active = false;
     buf_clear(&line.queue);
     line.queue_at = 0;
@@ -271,11 +277,21 @@ enum line_field line_edit_field(void)
     return line.field;
 }
 
-enum line_state line_edit_feed(const char *bytes, size_t n)
+#ifndef ATTNSCOPE_LIBEDIT
+/* readline 8.2 crashes where a key of several bytes, or the first of a pair, comes in the middle
+ * of an incremental search: such a key ends the search first. */
+static bool ends_search(const char *bytes, size_t n)
 {
-    free(line.matches);
-    line.matches = NULL;
-    buf_append(&line.queue, bytes, n);
+    static const char inside[] = {CTRL('R'), CTRL('S'), CTRL('G'), '\177', '\b', '\r'};
+    if (!RL_ISSTATE(RL_STATE_ISEARCH) || n == 0)
+        return false;
+    unsigned char first = (unsigned char)bytes[0];
+    return (first < 0x20 || first == 0x7F) && !memchr(inside, first, sizeof inside);
+}
+#endif
+
+static void read_queue(void)
+{
     while (line.state == LINE_EDITING && line.queue_at < line.queue.len) {
         rl_callback_read_char();
         if (line.state == LINE_EDITING)
@@ -283,6 +299,20 @@ enum line_state line_edit_feed(const char *bytes, size_t n)
     }
     buf_clear(&line.queue);
     line.queue_at = 0;
+}
+
+enum line_state line_edit_feed(const char *bytes, size_t n)
+{
+    free(line.matches);
+    line.matches = NULL;
+#ifndef ATTNSCOPE_LIBEDIT
+    if (ends_search(bytes, n)) {
+        buf_append_char(&line.queue, '\033');
+        read_queue();
+    }
+#endif
+    buf_append(&line.queue, bytes, n);
+    read_queue();
     if (line.state == LINE_ACCEPTED)
         save_history();
     return line.state;

@@ -137,8 +137,8 @@ struct row_list {
 
 struct attention_kernels {
     /* s [n_queries, ROW_KEYS] = q k^T; entries from n on, up to a multiple of 16, are -inf.
-     * q [n_queries, padded_dim], zero from head_dim on.  `ahead`, if not NULL, are rows that will
-     * be read soon: a list of scattered rows gains by asking for them early. */
+     * q [n_queries, padded_dim], zero from head_dim on.  `ahead`, if not NULL, are rows
+     * that will be read next: they are asked for early. */
     void (*scores)(float *s, const float *q, int padded_dim, int n_queries,
                    const struct row_list *k, const struct row_list *ahead);
     /* s [n] += bias[i] where bit `head` of bits[i] is set, else -inf.  bits NULL: all set; bias

@@ -86,8 +86,7 @@ static void attend_rows(struct row_state *state, const struct row_list *all, con
         struct row_list k_rows = block_of(all, k, at, n), v_rows = block_of(all, v, at, n);
         struct row_list k_next = block_of(all, k, next, n_next);
         bool scattered = all->index != NULL;
-        kernels->scores(state->s, state->q, state->padded_dim, n_queries, &k_rows,
-                        scattered ? &v_rows : NULL);
+        kernels->scores(state->s, state->q, state->padded_dim, n_queries, &k_rows, &v_rows);
         for (int i = 0; i < n_queries; i++) {
             float *s = state->s + (size_t)i * ROW_KEYS;
             if (state->limited && !scattered)
@@ -100,7 +99,7 @@ static void attend_rows(struct row_state *state, const struct row_list *all, con
             scale[i] = kernels->soften(s, n_padded, &state->max[i], &state->sum[i]);
         }
         kernels->accumulate(state->acc, scale, state->s, state->padded_dim, n_queries, &v_rows,
-                            scattered && n_next > 0 ? &k_next : NULL);
+                            n_next > 0 ? &k_next : NULL);
     }
 }
 

@@ -5,11 +5,13 @@
 
 #include "kernels/cpu/norm.h"
 
-/* Weights of a task where few rows are multiplied: some microseconds of reading, so that threads
- * end together, and long enough for the processor's own prefetching to run. */
-#define FEW_TASK_BYTES ((size_t)128 << 10)
+/* Weights of a task where few rows are multiplied: enough tasks that threads end together, none so
+ * small that the processor's prefetching has hardly begun. */
+#define FEW_TASK_MIN_BYTES ((size_t)64 << 10)
+#define FEW_TASK_MAX_BYTES ((size_t)512 << 10)
 
 enum {
+    FEW_TASKS_PER_THREAD = 32,
     FEW_BLOCK = 48,     /* outputs whose dot products are held at once */
     BF16_FROM_ROWS = 5, /* below it f32 keeps up with memory, and rounds less */
     ROWS_PER_PREPARE = 8
@@ -58,7 +60,8 @@ static void few_block(const struct few_job *job, float *dots, float *up, int fir
         job->kernel->run(up, FEW_BLOCK, from + (size_t)call->n_y * row_bytes, w->dtype, n, w->n_in,
                          job->x, job->x_stride, call->n_rows);
     for (int r = 0; r < call->n_rows; r++)
-        linear_finish_row(call, r, first, n, dots + r * FEW_BLOCK, up + r * FEW_BLOCK);
+        linear_finish_row(call, r, first, n, dots + (size_t)r * FEW_BLOCK,
+                          up + (size_t)r * FEW_BLOCK);
 }
 
 static void few_task(void *user, int task_index, int thread_index)
@@ -85,6 +88,20 @@ static size_t prepared_stride(const struct dots_kernel *kernel, int n_in)
     return (n * kernel->x_bytes + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN + CPU_ALIGN;
 }
 
+/* A multiple of 4, the outputs that kernels take at once, unless there are fewer. */
+static int outputs_per_task(const struct device *dev, const struct linear_call *call)
+{
+    const struct linear *w = call->w;
+    size_t n_bytes = (size_t)w->n_out * (size_t)w->n_in * dtype_bytes(w->dtype);
+    size_t task_bytes = n_bytes / (size_t)(FEW_TASKS_PER_THREAD * dev->n_threads);
+    if (task_bytes < FEW_TASK_MIN_BYTES)
+        task_bytes = FEW_TASK_MIN_BYTES;
+    if (task_bytes > FEW_TASK_MAX_BYTES)
+        task_bytes = FEW_TASK_MAX_BYTES;
+    size_t outputs = task_bytes / (n_bytes / (size_t)call->n_y) / 4 * 4 + 4;
+    return outputs < (size_t)call->n_y ? (int)outputs : call->n_y;
+}
+
 static void run_few(struct device *dev, const struct linear_call *call,
                     const struct dots_kernel *kernel, const struct norm *norm)
 {
@@ -96,10 +113,7 @@ static void run_few(struct device *dev, const struct linear_call *call,
         return;
     cpu_parallel(dev, (call->n_rows + ROWS_PER_PREPARE - 1) / ROWS_PER_PREPARE, prepare_task, &job);
 
-    size_t bytes_per_output =
-        (size_t)w->n_in * dtype_bytes(w->dtype) * (size_t)(w->n_out / call->n_y);
-    size_t outputs = FEW_TASK_BYTES / bytes_per_output / 4 * 4 + 4;
-    job.outputs_per_task = outputs < (size_t)call->n_y ? (int)outputs : call->n_y;
+    job.outputs_per_task = outputs_per_task(dev, call);
     int n_tasks = (call->n_y + job.outputs_per_task - 1) / job.outputs_per_task;
     cpu_parallel(dev, n_tasks, few_task, &job);
 }

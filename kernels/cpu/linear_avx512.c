@@ -76,12 +76,12 @@ dot_tile_step(__m512 sums[TILE_ROWS][TILE_OUTPUTS], const void *w, enum dtype dt
 }
 
 /* Four rows of w times n_rows <= TILE_ROWS rows of x, over n_k elements; dots are set, or added to.
- * The four rows after these are asked for one after the other, so that memory is read in order. */
-static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t dots_stride,
-                                                           const void *w, enum dtype dtype,
-                                                           size_t first, size_t n_in, int n_k,
-                                                           const char *x, size_t x_stride,
-                                                           const int n_rows, bool fetch, bool add)
+ * Meanwhile n_fetch of the four rows after these, from fetch_from on, are asked for, one after the
+ * other, so that memory is read in order. */
+static inline __attribute__((always_inline)) void
+dot_tile(float *dots, size_t dots_stride, const void *w, enum dtype dtype, size_t first,
+         size_t n_in, int n_k, const char *x, size_t x_stride, const int n_rows, int fetch_from,
+         int n_fetch, bool add)
 {
     __m512 sums[TILE_ROWS][TILE_OUTPUTS];
 #pragma GCC unroll 6
@@ -89,20 +89,23 @@ static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t d
 #pragma GCC unroll 4
         for (int j = 0; j < TILE_OUTPUTS; j++)
             sums[r][j] = _mm512_setzero_ps();
-    int n_whole = n_k / 16 * 16, k = 0;
-    for (int part = 0; part < TILE_OUTPUTS; part++) {
-        int end = n_whole / 16 * (part + 1) / TILE_OUTPUTS * 16;
+    int n_steps = n_k / 32, n_parts = n_fetch ? n_fetch : 1, k = 0;
+    int n_lines = n_fetch * ((int)dtype_bytes(dtype) / 2); /* for each 32 elements */
+    for (int part = 0; part < n_parts; part++) {
+        int end = n_steps * (part + 1) / n_parts * 32;
         const char *ahead =
-            (const char *)w + (first + (size_t)(TILE_OUTPUTS + part) * n_in) * dtype_bytes(dtype);
-        for (; k < end; k += 16) {
-            if (fetch)
-                fetch_lines(ahead, (int)dtype_bytes(dtype) * 16 * TILE_OUTPUTS / 64);
-            ahead += (int)dtype_bytes(dtype) * 16 * TILE_OUTPUTS;
-            dot_tile_step(sums, w, dtype, first + (size_t)k, n_in, x + X_BYTES * (size_t)k,
-                          x_stride, n_rows, 0xFFFF);
+            (const char *)w +
+            (first + (size_t)(TILE_OUTPUTS + fetch_from + part) * n_in) * dtype_bytes(dtype);
+        for (; k < end; k += 32) {
+            for (int line = 0; line < n_lines; line++, ahead += 64)
+                _mm_prefetch(ahead, _MM_HINT_T0);
+#pragma GCC unroll 2
+            for (int i = k; i < k + 32; i += 16)
+                dot_tile_step(sums, w, dtype, first + (size_t)i, n_in, x + X_BYTES * (size_t)i,
+                              x_stride, n_rows, 0xFFFF);
         }
     }
-    if (k < n_k)
+    for (; k < n_k; k += 16)
         dot_tile_step(sums, w, dtype, first + (size_t)k, n_in, x + X_BYTES * (size_t)k, x_stride,
                       n_rows, mask_first(n_k - k));
 #pragma GCC unroll 6
@@ -116,7 +119,7 @@ static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t d
 #define TILE_CASE(N_ROWS)                                                                          \
     case N_ROWS:                                                                                   \
         dot_tile(to, dots_stride, w, dtype, first, (size_t)n_in, n_k, from, x_stride, N_ROWS,      \
-                 tile == 0, k > 0);                                                                \
+                 fetch, fetch_end - fetch, k > 0);                                                 \
         break;
 
 /* Inlined with a constant dtype, so that its choice is outside the loops. */
@@ -132,6 +135,8 @@ static inline __attribute__((always_inline)) void run_dots_of(float *dots, size_
             for (int tile = 0; tile < n_tiles; tile++) {
                 int n_k = n_in - k < K_CHUNK ? n_in - k : K_CHUNK;
                 int row = n_rows * tile / n_tiles, end = n_rows * (tile + 1) / n_tiles;
+                int fetch = TILE_OUTPUTS * tile / n_tiles;
+                int fetch_end = TILE_OUTPUTS * (tile + 1) / n_tiles;
                 size_t first = (size_t)j * (size_t)n_in + (size_t)k;
                 const char *from = x + (size_t)row * x_stride + X_BYTES * (size_t)k;
                 float *to = dots + (size_t)row * dots_stride + j;

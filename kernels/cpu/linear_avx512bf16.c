@@ -16,13 +16,6 @@ enum { TILE_ROWS = 6, TILE_OUTPUTS = 4, X_BYTES = sizeof(uint16_t) };
  * cache. */
 enum { K_CHUNK = 2048 };
 
-static inline __attribute__((always_inline)) void fetch_lines(const char *from, const int n)
-{
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++)
-        _mm_prefetch(from + 64 * i, _MM_HINT_T0);
-}
-
 static void prepare(void *to, const float *x, int n)
 {
     for (int k = 0; k < n; k += PREPARED_STEP)
@@ -69,11 +62,11 @@ dot_tile_step(__m512 sums[TILE_ROWS][TILE_OUTPUTS], const uint16_t *w, size_t n_
 }
 
 /* Four rows of w times n_rows <= TILE_ROWS rows of x, over n_k elements; dots are set, or added to.
- * The four rows after these are asked for one after the other, so that memory is read in order. */
-static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t dots_stride,
-                                                           const uint16_t *w, size_t n_in, int n_k,
-                                                           const char *x, size_t x_stride,
-                                                           const int n_rows, bool fetch, bool add)
+ * Meanwhile n_fetch of the four rows after these, from fetch_from on, are asked for, one after the
+ * other, so that memory is read in order. */
+static inline __attribute__((always_inline)) void
+dot_tile(float *dots, size_t dots_stride, const uint16_t *w, size_t n_in, int n_k, const char *x,
+         size_t x_stride, const int n_rows, int fetch_from, int n_fetch, bool add)
 {
     __m512 sums[TILE_ROWS][TILE_OUTPUTS];
 #pragma GCC unroll 6
@@ -81,19 +74,19 @@ static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t d
 #pragma GCC unroll 4
         for (int j = 0; j < TILE_OUTPUTS; j++)
             sums[r][j] = _mm512_setzero_ps();
-    int n_whole = n_k / 32 * 32, k = 0;
-    for (int part = 0; part < TILE_OUTPUTS; part++) {
-        int end = n_whole / 32 * (part + 1) / TILE_OUTPUTS * 32;
-        const char *ahead = (const char *)(w + (size_t)(TILE_OUTPUTS + part) * n_in);
+    int n_steps = n_k / 32, n_parts = n_fetch ? n_fetch : 1, k = 0;
+    int n_lines = n_fetch; /* for each 32 elements */
+    for (int part = 0; part < n_parts; part++) {
+        int end = n_steps * (part + 1) / n_parts * 32;
+        const char *ahead = (const char *)(w + (size_t)(TILE_OUTPUTS + fetch_from + part) * n_in);
         for (; k < end; k += 32) {
-            if (fetch)
-                fetch_lines(ahead, (int)sizeof *w * 32 * TILE_OUTPUTS / 64);
-            ahead += (int)sizeof *w * 32 * TILE_OUTPUTS;
+            for (int line = 0; line < n_lines; line++, ahead += 64)
+                _mm_prefetch(ahead, _MM_HINT_T0);
             dot_tile_step(sums, w + k, n_in, x + X_BYTES * (size_t)k, x_stride, n_rows,
                           0xFFFFFFFFu);
         }
     }
-    if (k < n_k)
+    for (; k < n_k; k += 32)
         dot_tile_step(sums, w + k, n_in, x + X_BYTES * (size_t)k, x_stride, n_rows,
                       (1u << (n_k - k)) - 1);
 #pragma GCC unroll 6
@@ -106,8 +99,8 @@ static inline __attribute__((always_inline)) void dot_tile(float *dots, size_t d
 
 #define TILE_CASE(N_ROWS)                                                                          \
     case N_ROWS:                                                                                   \
-        dot_tile(to, dots_stride, w + first, (size_t)n_in, n_k, from, x_stride, N_ROWS, tile == 0, \
-                 k > 0);                                                                           \
+        dot_tile(to, dots_stride, w + first, (size_t)n_in, n_k, from, x_stride, N_ROWS, fetch,     \
+                 fetch_end - fetch, k > 0);                                                        \
         break;
 
 static void run_dots(float *dots, size_t dots_stride, const void *weights, enum dtype dtype,
@@ -124,6 +117,8 @@ static void run_dots(float *dots, size_t dots_stride, const void *weights, enum 
             for (int tile = 0; tile < n_tiles; tile++) {
                 int n_k = n_in - k < K_CHUNK ? n_in - k : K_CHUNK;
                 int row = n_rows * tile / n_tiles, end = n_rows * (tile + 1) / n_tiles;
+                int fetch = TILE_OUTPUTS * tile / n_tiles;
+                int fetch_end = TILE_OUTPUTS * (tile + 1) / n_tiles;
                 size_t first = (size_t)j * (size_t)n_in + (size_t)k;
                 const char *from = x + (size_t)row * x_stride + X_BYTES * (size_t)k;
                 float *to = dots + (size_t)row * dots_stride + j;

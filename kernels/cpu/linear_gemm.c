@@ -68,7 +68,7 @@ static void pack_rows_task(void *user, int task_index, int thread_index)
             x = normed;
         }
         for (int block = 0; block < job->n_k_blocks; block++)
-            job->kernel->pack_a(packed_row(job, block, row), x + block * kc,
+            job->kernel->pack_a(packed_row(job, block, row), x + (size_t)block * (size_t)kc,
                                 min_int(kc, n_in - block * kc));
     }
 }
@@ -132,7 +132,8 @@ static void block_task(void *user, int task_index, int thread_index)
     for (int k_block = 0; k_block < job->n_k_blocks; k_block++)
         for (int panel = 0; panel * job->kernel->nr < job->n_dots; panel++) {
             pack_panel(job, scratch, first, n_outputs, panel, k_block);
-            run_panel(job, c + panel * job->kernel->nr, scratch, first_row, n_rows, k_block);
+            run_panel(job, c + (size_t)panel * (size_t)job->kernel->nr, scratch, first_row, n_rows,
+                      k_block);
         }
     for (int row = 0; row < n_rows; row++) {
         const float *dots = c + (size_t)row * (size_t)job->n_dots;

@@ -33,9 +33,10 @@ static void read_task(void *user, int task_index, int thread_index)
 double cpu_read_pass(struct device *dev, const void *buffer, size_t n_bytes)
 {
     struct read_job job = {.kernels = dev->linear, .buffer = buffer};
+    size_t n_tasks = n_bytes / READ_TASK_BYTES;
     double start = now_s();
-    cpu_parallel(dev, (int)(n_bytes / READ_TASK_BYTES), read_task, &job);
-    return (double)(n_bytes / READ_TASK_BYTES * READ_TASK_BYTES) / (now_s() - start);
+    cpu_parallel(dev, (int)n_tasks, read_task, &job);
+    return (double)n_tasks * (double)READ_TASK_BYTES / (now_s() - start);
 }
 
 double cpu_measure_read_bandwidth(struct device *dev)

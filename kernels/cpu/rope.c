@@ -58,7 +58,7 @@ static void append_row(const struct append_job *job, int row, const float *cosin
 {
     const struct kv_layer *kv = job->kv;
     int dim = kv->head_dim, half = cosine ? job->rope->n_rot / 2 : 0;
-    size_t n_qk = (size_t)(job->n_heads + kv->n_kv_heads);
+    size_t n_qk = (size_t)job->n_heads + (size_t)kv->n_kv_heads;
     size_t row_floats = (n_qk + (size_t)kv->n_kv_heads) * (size_t)dim;
     float *q = job->qkv + (size_t)row * row_floats;
     float *k = q + (size_t)job->n_heads * (size_t)dim, *v = q + n_qk * (size_t)dim;

@@ -254,6 +254,7 @@ void cpu_selection_put(struct device *dev, struct selection *sel, int row, int h
                        const int32_t *keys, const float *prob, int n)
 {
     assert(row >= 0 && row < sel->n_rows && head >= 0 && head < sel->n_heads);
+    assert(n >= 0 && n <= sel->max_keys);
     if (sel->full || cpu_failed(dev))
         return;
     selection_prepare_lists(sel, SHARE_HEAD);

@@ -54,7 +54,7 @@ struct selection {
     /* Of the call between begin and end. */
     int n_rows, n_keys;
     int n_rows_total, first_position; /* of the whole call; of row 0 */
-    bool full;   /* every visible key */
+    bool full;                        /* every visible key */
     bool chosen; /* some masker was more than a no-op; without one the call is dense */
     bool shared; /* a group's list is at its first head */
     bool listed; /* some list may have a key */
