@@ -223,8 +223,8 @@ struct report_lane *app_result(const struct app *app, int question, int lane, bo
 int app_n_keys(const struct app *app);
 /* The lane whose figures the strip shows: the current one, or the first sparse one. */
 int app_figures_lane(const struct app *app);
-/* Of fewer tokens a rate says nothing: caches are cold and the clock is coarse. */
-enum { APP_MIN_RATE_TOKENS = 16 };
+/* Figures over fewer tokens are marked: caches are cold and chance may rule. */
+enum { APP_FEW_TOKENS = 16 };
 /* Decode tokens per second of a result, 0: not known (yet). */
 double app_tokens_per_s(const struct report_lane *r);
 

@@ -48,7 +48,7 @@ int app_figures_lane(const struct app *app)
 
 double app_tokens_per_s(const struct report_lane *r)
 {
-    if (!r || r->n_tokens < APP_MIN_RATE_TOKENS || r->metrics.step_ms_per_token <= 0)
+    if (!r || r->metrics.step_ms_per_token <= 0)
         return 0;
     return 1000 / r->metrics.step_ms_per_token;
 }

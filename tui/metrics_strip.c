@@ -43,32 +43,30 @@ static void put_rate(struct strip *s, const struct app *app, int lane)
     put(s, role_of_lane(lane), label, format_rate(app_tokens_per_s(r)).text, " t/s");
 }
 
+/* few_tokens: measured over so short an answer that chance may rule. */
 static void put_speedups(struct strip *s, const struct lane_metrics *m, bool few_tokens)
 {
-    bool known = m && m->n_tokens >= APP_MIN_RATE_TOKENS;
-    struct figure step = format_factor(known ? m->speedup_step : 0);
-    struct figure attention = format_factor(known ? m->speedup_attention : 0);
-    struct figure answer = format_factor(known ? m->speedup_answer : 0);
+    struct figure step = format_factor(m ? m->speedup_step : 0);
+    struct figure attention = format_factor(m ? m->speedup_attention : 0);
+    struct figure answer = format_factor(m ? m->speedup_answer : 0);
     if (m && m->reads_all_keys) {
         static const char sim[] = "SIM reads all keys: no speed-up ";
         s->x = grid_put(s->g, s->area, s->x, s->y, ROLE_WARN, 0, sim);
         s->x += 2;
         return;
     }
-    if (few_tokens) {
-        s->x = 2 + grid_put(s->g, s->area, s->x, s->y, ROLE_DIM, 0,
-                            "speed-up n/a: below 16 tokens     ");
-        return;
-    }
     int x = s->x;
-    enum role role = s->stale ? ROLE_DIM : ROLE_TEXT;
+    bool dim = s->stale || few_tokens;
     const struct {
         const char *value, *unit;
     } parts[] = {{step.text, " step "}, {attention.text, " attn "}, {answer.text, " answer"}};
     for (int i = 0; i < 3; i++) {
-        x = grid_put(s->g, s->area, x, s->y, role, s->stale ? 0 : ATTR_BOLD, parts[i].value);
+        x = grid_put(s->g, s->area, x, s->y, dim ? ROLE_DIM : ROLE_TEXT, dim ? 0 : ATTR_BOLD,
+                     parts[i].value);
         x = grid_put(s->g, s->area, x, s->y, ROLE_DIM, 0, parts[i].unit);
     }
+    if (few_tokens && x + 12 <= s->area.w)
+        x = grid_put(s->g, s->area, x + 1, s->y, ROLE_WARN, 0, "few tokens");
     s->x = x + 2;
 }
 
@@ -122,7 +120,7 @@ void metrics_strip_draw(const struct app *app, struct grid *g, struct rect area)
     s.stale = stale;
     put_speedups(&s, m,
                  m && dense && dense->done && r->done &&
-                     (r->n_tokens < APP_MIN_RATE_TOKENS || dense->n_tokens < APP_MIN_RATE_TOKENS));
+                     (r->n_tokens < APP_FEW_TOKENS || dense->n_tokens < APP_FEW_TOKENS));
     if (area.h < 2)
         return;
     if (area.w >= 100)

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# The workbench as its user meets it: the real program in tmux at three sizes, on the embedded
+# model.  Every step waits for text on the screen.   test_workbench_user.sh ATTNSCOPE
+set -u
+program=$1
+command -v tmux >/dev/null || { echo "[  SKIPPED ] tmux is not installed"; exit 0; }
+work=$(mktemp -d)
+socket=attnscope-test-$$
+export HOME=$work XDG_STATE_HOME=$work/state LC_ALL=C.UTF-8 LANG=C.UTF-8
+unset TMUX NO_COLOR ATTNSCOPE_PRESETS
+failed=0
+mux() { tmux -L "$socket" -f /dev/null "$@"; }
+trap 'mux kill-server 2>/dev/null; rm -rf "$work"' EXIT
+screen() { mux capture-pane -p; }
+keys() { mux send-keys "$@"; }
+
+# wait_for REGEX: until the screen shows it, at most 20 s.
+wait_for() {
+    local i
+    for ((i = 0; i < 400; i++)); do
+        screen | grep -qE -- "$1" && return 0
+        sleep 0.05
+    done
+    return 1
+}
+
+# Esc on its own: with a key right behind it, it would be an Alt key.
+escape() {
+    keys Escape
+    sleep 0.15
+}
+
+# step NAME REGEX: the screen must come to show it.
+step() {
+    if wait_for "$2"; then
+        echo "[       OK ] $size $1"
+    else
+        echo "[  FAILED  ] $size $1: want /$2/ on the screen:"
+        screen
+        failed=1
+    fi
+}
+
+start() { # start ARGS...: a shell that runs the program
+    mux kill-server 2>/dev/null
+    mux new-session -d -x "${size%x*}" -y "${size#*x}" "PS1='shell> ' bash --norc --noprofile -i"
+    wait_for 'shell>'
+    keys -l "$program $*"
+    keys Enter
+}
+
+for size in 80x24 120x40 200x50; do
+    start
+    step first_run_is_ready_with_a_sample 'ready'
+    keys r
+    step a_question_is_answered 'Paris'
+    step the_run_ends 'done'
+    keys F4
+    keys j l
+    step a_parameter_is_changed 'local +(17|18|20|24|32)|window.* (17|18|20|24|32)'
+    keys u
+    escape
+    step undo_brings_it_back 'local +16'
+    keys i
+    keys -l 'What is the Eiffel Tower?'
+    step typed_text_is_echoed 'Q> What is the Eiffel Tower\?'
+    keys Enter
+    step an_asked_question_joins_the_list '3/3|Q3/3'
+    step and_is_answered 'done'
+    escape
+    keys '?'
+    step help_lists_the_actions 'type to filter|Undo'
+    keys -l 'redo'
+    step help_is_filtered_as_one_types 'Does again'
+    escape
+    escape
+    keys q
+    step leaving_gives_the_shell_back 'shell> *$'
+    keys -l 'stty -a | grep -c " echo .*"; stty -a | grep -o "[-]*icanon"'
+    keys Enter
+    step the_terminal_is_as_before '^icanon'
+done
+
+size=120x40
+start --sample facts-12k --stack sink:4,local:64
+step a_long_sample_loads 'ready'
+keys r
+step progress_is_shown 'prefill +[0-9]+%'
+keys C-c
+step ctrl_c_ends_the_run_only 'partial|stopped|cancelled'
+keys r
+step it_can_be_asked_again 'done'
+keys q
+step and_left 'shell> *$'
+
+size=80x24
+name=$(printf 'evil\033]0;owned\007\033[31m.txt')
+printf 'red \033[31m and \033]2;owned\007 bell \007 end. The code is 417.\n' >"$work/$name"
+mux kill-server 2>/dev/null
+mux new-session -d -x 80 -y 24 "cd '$work' && HOSTILE=\$(ls | grep evil) &&
+    '$program' --context \"\$HOSTILE\" --question 'What is the code?'; cat"
+step hostile_text_is_ready 'ready'
+keys r
+step and_answered 'done'
+if [ "$(mux display-message -p '#{pane_title}')" = owned ] || screen | grep -q $'\033'; then
+    echo "[  FAILED  ] $size hostile text reached the terminal"
+    failed=1
+else
+    echo "[       OK ] $size no escape of a file or its name reaches the terminal"
+fi
+exit $failed
