@@ -297,6 +297,9 @@ struct backend {
     /* For benchmarks: bytes/s of a sequential read of a buffer larger than the caches, and
      * flop/s of f32 multiply-adds and of the fastest product prefill may use. */
     double (*measure_read_bandwidth)(struct device *dev);
+    /* The same of existing memory p [n_bytes] (device), read once: where memory lies decides how
+     * fast it is, so that what reads weights is best held to a plain read of these weights. */
+    double (*measure_read_of)(struct device *dev, const void *p, size_t n_bytes);
     double (*measure_peak_flops)(struct device *dev);
 };
 

@@ -63,5 +63,6 @@ const struct backend backend_cpu = {
     .attend_selected = cpu_attend_selected,
     .probe = cpu_probe,
     .measure_read_bandwidth = cpu_measure_read_bandwidth,
+    .measure_read_of = cpu_read_pass,
     .measure_peak_flops = cpu_measure_peak_flops,
 };

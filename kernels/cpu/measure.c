@@ -33,7 +33,7 @@ static void read_task(void *user, int task_index, int thread_index)
 double cpu_read_pass(struct device *dev, const void *buffer, size_t n_bytes)
 {
     struct read_job job = {.kernels = dev->linear, .buffer = buffer};
-    size_t n_tasks = n_bytes / READ_TASK_BYTES;
+    size_t n_tasks = n_bytes / READ_TASK_BYTES; /* what is left over is not read, nor counted */
     double start = now_s();
     cpu_parallel(dev, (int)n_tasks, read_task, &job);
     return (double)n_tasks * (double)READ_TASK_BYTES / (now_s() - start);
