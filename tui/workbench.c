@@ -21,7 +21,8 @@
 #include "tui/term.h"
 
 enum {
-    FRAME_MS = 50,
+    FRAME_MS = 50,     /* of what the engine tells: 20 frames a second */
+    KEY_FRAME_MS = 10, /* of what the person typed: seen at once, drained before drawn */
     READ_BYTES = 1 << 16,
     MAX_EVENTS_A_TURN = 1024,
     EXIT_DEADLINE_MS = 800, /* after a signal */
@@ -34,6 +35,7 @@ struct loop {
     struct grid frame;
     int signal_fd;
     int64_t last_frame_ms, escape_since_ms, last_log_tick_ms;
+    bool typed;  /* keys came since the last frame */
     bool ctrl_x; /* the first half of Ctrl-X Ctrl-E */
 };
 
@@ -62,7 +64,7 @@ static void draw(struct loop *l)
     app->height = term_height();
     app_before_frame(app);
     screen_render(app, &l->frame);
-    app->dirty = false;
+    app->dirty = l->typed = false;
     if (term_show(&l->frame))
         l->last_frame_ms = app->now_ms;
 }
@@ -195,12 +197,17 @@ static int sooner(int a, int64_t b)
     return a < 0 || b < a ? (int)b : a;
 }
 
+static int64_t frame_due_ms(const struct loop *l)
+{
+    return l->last_frame_ms + (l->typed ? KEY_FRAME_MS : FRAME_MS) - l->app.now_ms;
+}
+
 static int wait_ms(const struct loop *l)
 {
     const struct app *app = &l->app;
     int ms = app_tick_due_ms(app);
     if (app->dirty)
-        ms = sooner(ms, l->last_frame_ms + FRAME_MS - app->now_ms);
+        ms = sooner(ms, frame_due_ms(l));
     if (l->escape_since_ms)
         ms = sooner(ms, l->escape_since_ms + term_escape_delay_ms() - app->now_ms);
     if (app->log_waiting)
@@ -227,7 +234,7 @@ static void tick(struct loop *l)
 static void turn(struct loop *l)
 {
     struct app *app = &l->app;
-    if (app->dirty && app->now_ms - l->last_frame_ms >= FRAME_MS)
+    if (app->dirty && frame_due_ms(l) <= 0)
         draw(l);
     struct pollfd fds[] = {
         {.fd = STDIN_FILENO, .events = POLLIN},
@@ -244,6 +251,7 @@ static void turn(struct loop *l)
         bool gone = (fds[0].revents & (POLLHUP | POLLERR | POLLNVAL)) && !(fds[0].revents & POLLIN);
         if (gone || ((fds[0].revents & POLLIN) && !read_keys(l)))
             end_by_signal(l, SIGHUP);
+        l->typed = l->typed || (fds[0].revents & POLLIN);
     }
     tick(l);
 }
