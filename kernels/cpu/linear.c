@@ -11,7 +11,7 @@
 #define FEW_TASK_MAX_BYTES ((size_t)512 << 10)
 
 enum {
-    FEW_TASKS_PER_THREAD = 32,
+    FEW_TASKS_PER_THREAD = 16,
     FEW_BLOCK = 48,     /* outputs whose dot products are held at once */
     BF16_FROM_ROWS = 5, /* below it f32 keeps up with memory, and rounds less */
     ROWS_PER_PREPARE = 8
