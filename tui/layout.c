@@ -77,6 +77,8 @@ void layout_columns(struct layout_columns *out, const struct layout *l, int n_la
         return;
     current = clamp(current, 0, n_lanes - 1);
     int fit = l->has_side ? (l->body.w + 1) / (LAYOUT_MIN_COLUMN + 1) : l->body.w >= 72 ? 2 : 1;
+    if (l->has_side && fit < 2)
+        fit = 2; /* beside the panel two columns are a little narrower just above 100 cells */
     int n = clamp(fit, 1, n_lanes);
     if (zoomed || n == 1) {
         n = 1;

@@ -76,10 +76,19 @@ static void draw_masker_row(const struct app *app, struct grid *g, struct rect a
         write_value(item, 0, &value);
     enum role role = item->off ? ROLE_DIM : ROLE_TEXT;
     const char *share = item->off ? "off " : item->masker->reads_all_keys ? "SIM " : NULL;
-    int right = area.w - 8;
-    struct rect left = {row.x, row.y, right > 0 ? right : 0, 1};
-    grid_printf(g, left, 0, 0, role, 0, "%s%2d %s %-12s %s", on_row ? "▸" : " ", i + 1,
-                item->off ? "○" : "●", item->masker->name, value.data ? value.data : "");
+    /* The share takes 6 cells at the right.  Names give way to values; a cut value says so. */
+    enum { SHARE_CELLS = 7, MARK_CELLS = 6, VALUE_CELLS = 7, MAX_NAME_CELLS = 12 };
+    struct rect left = {row.x, row.y, area.w > SHARE_CELLS ? area.w - SHARE_CELLS : 0, 1};
+    int name_cells = left.w - MARK_CELLS - VALUE_CELLS;
+    if (name_cells > MAX_NAME_CELLS)
+        name_cells = MAX_NAME_CELLS;
+    int x = grid_printf(g, left, 0, 0, role, 0, "%s%2d %s %-*s ", on_row ? "▸" : " ", i + 1,
+                        item->off ? "○" : "●", name_cells > 0 ? name_cells : 0,
+                        item->masker->name);
+    const char *text = value.data ? value.data : "";
+    grid_put(g, left, x, 0, role, 0, text);
+    if (x + grid_text_width(g, text) > left.w)
+        grid_put(g, left, left.w - 1, 0, role, 0, "…");
     grid_put_right(g, row, area.w - 1, 0, share && !item->off ? ROLE_WARN : ROLE_DIM, 0,
                    share ? share : format_share(share_of(item, app_n_keys(app))).text);
     if (on_row && app->focus == PANE_STACK && !app->insert)
@@ -117,7 +126,8 @@ void stack_panel_draw(const struct app *app, struct grid *g, struct rect area)
     if (lane == 0)
         return;
     if (y < area.h)
-        grid_put(g, area, 2, y, ROLE_DIM, 0, "a add x del J/K move ␣ on/off");
+        grid_put(g, area, 2, y, ROLE_DIM, 0,
+                 area.w >= 32 ? "a add x del J/K move ␣ on/off" : "a add x del J/K ␣ on/off");
     if (y + 1 < area.h)
         grid_put(g, area, 2, y + 1, ROLE_DIM, 0, "P presets u undo c column");
 }
