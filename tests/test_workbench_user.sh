@@ -8,7 +8,6 @@ work=$(mktemp -d)
 socket=attnscope-test-$$
 export HOME=$work XDG_STATE_HOME=$work/state LC_ALL=C.UTF-8 LANG=C.UTF-8
 unset TMUX NO_COLOR ATTNSCOPE_PRESETS
-failed=0
 mux() { tmux -L "$socket" -f /dev/null "$@"; }
 trap 'mux kill-server 2>/dev/null; rm -rf "$work"' EXIT
 screen() { mux capture-pane -p; }
@@ -37,7 +36,7 @@ step() {
     else
         echo "[  FAILED  ] $size $1: want /$2/ on the screen:"
         screen
-        failed=1
+        exit 1 # every later step stands on this one
     fi
 }
 
@@ -104,8 +103,6 @@ keys r
 step and_answered 'done'
 if [ "$(mux display-message -p '#{pane_title}')" = owned ] || screen | grep -q $'\033'; then
     echo "[  FAILED  ] $size hostile text reached the terminal"
-    failed=1
-else
-    echo "[       OK ] $size no escape of a file or its name reaches the terminal"
+    exit 1
 fi
-exit $failed
+echo "[       OK ] $size no escape of a file or its name reaches the terminal"
