@@ -5,11 +5,16 @@ set -u
 program=$1
 command -v tmux >/dev/null || { echo "[  SKIPPED ] tmux is not installed"; exit 0; }
 work=$(mktemp -d)
-socket=attnscope-test-$$
+n_servers=0
 export HOME=$work XDG_STATE_HOME=$work/state LC_ALL=C.UTF-8 LANG=C.UTF-8
 unset TMUX NO_COLOR ATTNSCOPE_PRESETS
-mux() { tmux -L "$socket" -f /dev/null "$@"; }
-trap 'mux kill-server 2>/dev/null; rm -rf "$work"' EXIT
+mux() { tmux -L "attnscope-test-$$-$n_servers" -f /dev/null "$@" 2>>"$work/tmux.log"; }
+# A new server each time: one that is ending would take the new session with it.
+new_server() {
+    mux kill-server
+    n_servers=$((n_servers + 1))
+}
+trap 'mux kill-server; rm -rf "$work"' EXIT
 screen() { mux capture-pane -p; }
 keys() { mux send-keys "$@"; }
 
@@ -41,7 +46,7 @@ step() {
 }
 
 start() { # start ARGS...: a shell that runs the program
-    mux kill-server 2>/dev/null
+    new_server
     mux new-session -d -x "${size%x*}" -y "${size#*x}" "PS1='shell> ' bash --norc --noprofile -i"
     wait_for 'shell>'
     keys -l "$program $*"
@@ -95,7 +100,7 @@ step and_left 'shell> *$'
 size=80x24
 name=$(printf 'evil\033]0;owned\007\033[31m.txt')
 printf 'red \033[31m and \033]2;owned\007 bell \007 end. The code is 417.\n' >"$work/$name"
-mux kill-server 2>/dev/null
+new_server
 mux new-session -d -x 80 -y 24 "cd '$work' && HOSTILE=\$(ls | grep evil) &&
     '$program' --context \"\$HOSTILE\" --question 'What is the code?'; cat"
 step hostile_text_is_ready 'ready'
