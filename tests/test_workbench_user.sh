@@ -85,17 +85,18 @@ for size in 80x24 120x40 200x50; do
     step the_terminal_is_as_before '^icanon'
 done
 
-size=120x40
-start --sample facts-12k --stack sink:4,local:64
-step a_long_sample_loads 'ready'
-keys r
-step progress_is_shown 'prefill +[0-9]+%'
-keys C-c
-step ctrl_c_ends_the_run_only 'partial|stopped|cancelled'
-keys r
-step it_can_be_asked_again 'done'
-keys q
-step and_left 'shell> *$'
+for size in 80x24 120x40 200x50; do
+    start --sample facts-12k --stack sink:4,local:64
+    step a_long_sample_loads 'ready'
+    keys r
+    step progress_is_shown 'prefill +[0-9]+%'
+    keys C-c
+    step ctrl_c_ends_the_run_only 'partial|stopped|cancelled'
+    keys r
+    step it_can_be_asked_again 'done'
+    keys q
+    step and_left 'shell> *$'
+done
 
 size=80x24
 name=$(printf 'evil\033]0;owned\007\033[31m.txt')
