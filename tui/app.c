@@ -224,6 +224,7 @@ void app_log_action(struct app *app, const char *name, const char *argument)
 
 static void apply_loaded(struct app *app, const struct model_info *model)
 {
+    model_info_free(&app->model);
     model_info_copy(&app->model, model);
     app->has_model = true;
     app->state = RUN_READY;

@@ -21,6 +21,7 @@
 #include "engine/base/buf.h"
 #include "engine/base/file.h"
 #include "engine/base/memory.h"
+#include "engine/base/utf8.h"
 
 enum { HISTORY_MAX_LINES = 1000 };
 
@@ -42,13 +43,27 @@ static struct {
     char *matches;
     char *history_path;
     const char *(*words)(enum line_field field, int index);
+#ifdef ATTNSCOPE_LIBEDIT
+    int pty_master;
+#endif
 } line;
 
+/* What readline reads: the next byte; libedit reads whole characters. */
 static int next_byte(FILE *unused)
 {
     (void)unused;
     if (line.queue_at >= line.queue.len)
         return EOF;
+#ifdef ATTNSCOPE_LIBEDIT
+    uint32_t code_point;
+    int n_bad;
+    int n = utf8_decode(line.queue.data + line.queue_at, line.queue.len - line.queue_at,
+                        &code_point, &n_bad);
+    if (n > 0) {
+        line.queue_at += (size_t)n;
+        return (int)code_point;
+    }
+#endif
     return (unsigned char)line.queue.data[line.queue_at++];
 }
 
@@ -137,6 +152,32 @@ static void accepted(char *text)
     rl_callback_handler_remove();
 }
 
+#ifdef ATTNSCOPE_LIBEDIT
+/* What libedit draws on its private terminal is thrown away. */
+static void drain_pty(void)
+{
+    char bytes[4096];
+    fflush(rl_outstream);
+    while (read(line.pty_master, bytes, sizeof bytes) > 0)
+        continue;
+}
+
+static void initialise(void)
+{
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0) {
+        int slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+        rl_instream = slave >= 0 ? fdopen(slave, "r+") : NULL;
+        rl_outstream = slave >= 0 ? fdopen(dup(slave), "w") : NULL;
+        fcntl(master, F_SETFL, O_NONBLOCK);
+        line.pty_master = master;
+    }
+    rl_getc_function = next_byte;
+    rl_attempted_completion_function = complete;
+    rl_readline_name = "attnscope";
+    rl_initialize();
+}
+#else
 static int insert_newline(int count, int key)
 {
     (void)count;
@@ -145,22 +186,6 @@ static int insert_newline(int count, int key)
     return 0;
 }
 
-#ifdef ATTNSCOPE_LIBEDIT
-static void initialise(void)
-{
-    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0) {
-        int slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
-        rl_instream = slave >= 0 ? fdopen(slave, "r+") : NULL;
-    }
-    rl_outstream = fopen("/dev/null", "w");
-    rl_getc_function = next_byte;
-    rl_attempted_completion_function = complete;
-    rl_readline_name = "attnscope";
-    rl_initialize();
-    rl_add_defun("attnscope-newline", insert_newline, 10);
-}
-#else
 static void nothing(void)
 {
 }
@@ -206,6 +231,10 @@ static void open_history(const char *folder)
     clear_history();
 #else
     rl_clear_history(); /* with the undo lists of its lines */
+    /* readline 8.2 leaves the freed lines in its list, and a search would read them. */
+    HIST_ENTRY **lines = history_list();
+    if (lines)
+        lines[0] = NULL;
 #endif
     stifle_history(HISTORY_MAX_LINES);
     if (line.history_path)
@@ -277,23 +306,13 @@ enum line_field line_edit_field(void)
     return line.field;
 }
 
-#ifndef ATTNSCOPE_LIBEDIT
-/* readline 8.2 crashes where a key of several bytes, or the first of a pair, comes in the middle
- * of an incremental search: such a key ends the search first. */
-static bool ends_search(const char *bytes, size_t n)
-{
-    static const char inside[] = {CTRL('R'), CTRL('S'), CTRL('G'), '\177', '\b', '\r'};
-    if (!RL_ISSTATE(RL_STATE_ISEARCH) || n == 0)
-        return false;
-    unsigned char first = (unsigned char)bytes[0];
-    return (first < 0x20 || first == 0x7F) && !memchr(inside, first, sizeof inside);
-}
-#endif
-
 static void read_queue(void)
 {
     while (line.state == LINE_EDITING && line.queue_at < line.queue.len) {
         rl_callback_read_char();
+#ifdef ATTNSCOPE_LIBEDIT
+        drain_pty();
+#endif
         if (line.state == LINE_EDITING)
             set_text(rl_line_buffer ? rl_line_buffer : "", (size_t)rl_point);
     }
@@ -305,12 +324,6 @@ enum line_state line_edit_feed(const char *bytes, size_t n)
 {
     free(line.matches);
     line.matches = NULL;
-#ifndef ATTNSCOPE_LIBEDIT
-    if (ends_search(bytes, n)) {
-        buf_append_char(&line.queue, '\033');
-        read_queue();
-    }
-#endif
     buf_append(&line.queue, bytes, n);
     read_queue();
     if (line.state == LINE_ACCEPTED)
@@ -322,8 +335,15 @@ void line_edit_insert(const char *text)
 {
     if (!line.active || line.state != LINE_EDITING)
         return;
+#ifdef ATTNSCOPE_LIBEDIT
+    /* As if typed: a line of libedit's holds no newline. */
+    for (const char *at = text; *at; at++)
+        buf_append_char(&line.queue, *at == '\n' ? ' ' : *at);
+    read_queue();
+#else
     rl_insert_text(text);
     set_text(rl_line_buffer ? rl_line_buffer : "", (size_t)rl_point);
+#endif
 }
 
 const char *line_edit_text(void)
