@@ -59,6 +59,8 @@ check bad_assertion 2 'assert' "${ask[@]}" --assert 'wrong>=1'
 check unknown_bench 2 'unknown benchmark' "$program" bench wrong
 check no_terminal 2 'terminal' "$program"
 
+check no_such_device 5 "no backend 'cuda'" "${ask[@]}" --backend cuda
+
 # Stacks
 check unknown_masker 2 'no masker "snik".*sink' "${ask[@]}" --stack snik:4
 check parameter_out_of_range 2 'sink_size' "${ask[@]}" --stack sink:0

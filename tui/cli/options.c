@@ -141,7 +141,7 @@ bool cli_engine_option(struct engine_options *out, const char *name, const char 
 {
     static const char *const kv_names[] = {"bf16", "f32", NULL};
     static const char *const isa_names[] = {"auto", "reference", "avx2", "avx512", NULL};
-    static const char *const backend_names[] = {"auto", "cpu", NULL};
+    static const char *const backend_names[] = {"auto", "cpu", "cuda", NULL};
     int64_t n = 0;
     int choice = 0;
     if (strcmp(name, "backend") == 0) {

@@ -38,7 +38,7 @@ enum cli_parsed cli_parse(const struct cli_command *command, int argc, char **ar
 /* Options that several commands share: backend, threads, kv, isa.  CLI_ENGINE_OPTIONS goes into a
  * command's table; cli_engine_option returns true if it took the option (err->text set: wrong). */
 #define CLI_ENGINE_OPTIONS                                                                         \
-    {"backend", "auto|cpu", "the backend (auto: the first that works)"},                           \
+    {"backend", "auto|cpu|cuda", "the backend (auto: the first that works)"},                      \
         {"threads", "N", "processor threads (default: all)"},                                      \
         {"kv", "bf16|f32", "type of the KV cache; f32 also computes in f32 throughout"},           \
     {                                                                                              \
