@@ -65,7 +65,7 @@ struct norm {
 
 enum activation {
     ACTIVATION_NONE,
-    ACTIVATION_SWIGLU,   /* w holds gate rows then up rows: y [n_out/2] = silu(gate) * up */
+    ACTIVATION_SWIGLU, /* w holds gate rows then up rows: y [n_out/2] = silu(gate) * up */
     ACTIVATION_GELU_TANH,
     ACTIVATION_GELU_ERF,
     ACTIVATION_RELU
@@ -127,15 +127,15 @@ struct attention_counts {
  *   Q = n_rows_total, or n_rows when that is 0,
  *   K = n_context + n_tail + Q: the length against which budgets are resolved. */
 struct attention {
-    float *out;       /* [n_rows, n_heads, head_dim] (device) */
-    const float *q;   /* [n_rows, n_heads, head_dim], rows q_stride floats apart (device) */
+    float *out;     /* [n_rows, n_heads, head_dim] (device) */
+    const float *q; /* [n_rows, n_heads, head_dim], rows q_stride floats apart (device) */
     int q_stride;
     int n_rows, n_heads;
-    int n_rows_total, row_offset; /* 0, 0: the call is whole */
-    struct kv_layer kv; /* this call's rows are already appended */
-    const struct step_state *step;    /* (device), as before this call's rows */
-    struct attention_counts *counts;  /* (device), or NULL */
-    const float *sink_logits;         /* [n_heads] (device): an extra logit without value; or NULL */
+    int n_rows_total, row_offset;    /* 0, 0: the call is whole */
+    struct kv_layer kv;              /* this call's rows are already appended */
+    const struct step_state *step;   /* (device), as before this call's rows */
+    struct attention_counts *counts; /* (device), or NULL */
+    const float *sink_logits;        /* [n_heads] (device): an extra logit without value; or NULL */
     float scale;
     int window;    /* sliding window in keys, itself included; 0: none */
     int first_key; /* keys before it are padding and not visible */

@@ -1,13 +1,13 @@
 /* Session logs: what is written is read back; torn lines, second writers and full disks. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -61,9 +61,14 @@ static struct session *read_back(void)
 static void token(struct session_log *log, int lane, int index, const char *text, size_t n)
 {
     struct event e = {.kind = EVENT_TOKEN};
-    e.token = (struct token_event){.lane = lane, .index = index, .id = 100 + index,
-                                   .text = (char *)(uintptr_t)text, .n_text = n,
-                                   .logprob = -0.25f, .step_us = 1234, .attention_us = 56,
+    e.token = (struct token_event){.lane = lane,
+                                   .index = index,
+                                   .id = 100 + index,
+                                   .text = (char *)(uintptr_t)text,
+                                   .n_text = n,
+                                   .logprob = -0.25f,
+                                   .step_us = 1234,
+                                   .attention_us = 56,
                                    .at_us = 789};
     session_log_event(log, &e);
 }
@@ -128,13 +133,22 @@ static void test_metrics_survive_a_record(void **state)
     struct event e = {.kind = EVENT_METRICS};
     struct layer_probe layers[2] = {{.layer = 0, .recall_mean = 0.5, .n_rows = 3},
                                     {.layer = 1, .output_error = 0.125, .worst_head = 4}};
-    e.metrics = (struct lane_metrics){.question = 1, .lane = 2, .n_tokens = 7, .density = 0.1,
-                                      .speedup_step = 1.75, .jaccard = 1.0 / 3, .n_layers = 2,
-                                      .agreement = -1, .kv_bytes_per_step = 1234567890123};
+    e.metrics = (struct lane_metrics){.question = 1,
+                                      .lane = 2,
+                                      .n_tokens = 7,
+                                      .density = 0.1,
+                                      .speedup_step = 1.75,
+                                      .jaccard = 1.0 / 3,
+                                      .n_layers = 2,
+                                      .agreement = -1,
+                                      .kv_bytes_per_step = 1234567890123};
     e.metrics.layers = layers;
-    e.metrics.divergence = (struct divergence){.index = 3, .base_id = 5, .lane_id = -1,
-                                               .base_text = (char *)(uintptr_t)" four",
-                                               .margin = 0.06f, .near_tie = true};
+    e.metrics.divergence = (struct divergence){.index = 3,
+                                               .base_id = 5,
+                                               .lane_id = -1,
+                                               .base_text = (char *)(uintptr_t) " four",
+                                               .margin = 0.06f,
+                                               .near_tie = true};
     struct json *record = record_from_event(&e);
     struct event back;
     assert_true(record_to_event(record, &back));
@@ -203,7 +217,7 @@ static void test_going_on_after_a_torn_line_loses_nothing_else(void **state)
     close(fd);
     log = session_log_continue(path, NULL);
     assert_non_null(log);
-    char *questions[] = {(char *)(uintptr_t)"New?"};
+    char *questions[] = {(char *)(uintptr_t) "New?"};
     session_log_questions(log, questions, 1, 0);
     session_log_close(log);
     struct session *s = read_back();
@@ -270,7 +284,11 @@ static void test_a_full_disk_is_told_and_mended(void **state)
 static void test_what_is_no_session_is_refused(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"", "\n", "hello\n", "{}\n", "{\"ev\":\"session\"}\n",
+    static const char *const texts[] = {"",
+                                        "\n",
+                                        "hello\n",
+                                        "{}\n",
+                                        "{\"ev\":\"session\"}\n",
                                         "{\"v\":99,\"ev\":\"session\"}\n",
                                         "{\"v\":1,\"ev\":\"tok\"}\n"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {

@@ -83,8 +83,7 @@ static void draw_masker_row(const struct app *app, struct grid *g, struct rect a
     if (name_cells > MAX_NAME_CELLS)
         name_cells = MAX_NAME_CELLS;
     int x = grid_printf(g, left, 0, 0, role, 0, "%s%2d %s %-*s ", on_row ? "▸" : " ", i + 1,
-                        item->off ? "○" : "●", name_cells > 0 ? name_cells : 0,
-                        item->masker->name);
+                        item->off ? "○" : "●", name_cells > 0 ? name_cells : 0, item->masker->name);
     const char *text = value.data ? value.data : "";
     grid_put(g, left, x, 0, role, 0, text);
     if (x + grid_text_width(g, text) > left.w)

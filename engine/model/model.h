@@ -61,8 +61,9 @@ struct model *model_random(const struct model_config *config, enum dtype dtype, 
                            const struct backend *backend, struct device *dev, struct error *err);
 void model_close(struct model *m);
 
-/* Rounds the rotary frequencies to bf16.  transformers keeps them in f32 when it loads a checkpoint,
- * but a model that was cast to bf16 as a whole holds them so; for parity with such references. */
+/* Rounds the rotary frequencies to bf16.  transformers keeps them in f32 when it loads a
+ * checkpoint, but a model that was cast to bf16 as a whole holds them so; for parity with such
+ * references. */
 void model_round_frequencies(struct model *m);
 
 /* Weights, and the KV bytes of one token, for "fits N tokens". */
