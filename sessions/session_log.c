@@ -244,11 +244,6 @@ void session_log_close(struct session_log *log)
     free(log);
 }
 
-const char *session_log_path(const struct session_log *log)
-{
-    return log->path;
-}
-
 void session_log_model(struct session_log *log, const struct model_info *model)
 {
     write_record(log, record_from_model(model));

@@ -27,7 +27,6 @@ struct session_log *session_log_create(const char *path, struct error *err);
 struct session_log *session_log_continue(const char *path, struct error *err);
 /* Writes what is pending, syncs, closes.  NULL is allowed. */
 void session_log_close(struct session_log *log);
-const char *session_log_path(const struct session_log *log);
 
 /* Each writes one line.  log NULL: nothing is written. */
 void session_log_model(struct session_log *log, const struct model_info *model);

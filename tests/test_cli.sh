@@ -100,6 +100,8 @@ fixture raise && printf '{{ raise_exception("no such role") }}' >"$work/raise/ch
 check template_raises 4 'no such role' "$program" ask "$work/raise" --question x
 fixture conf && echo '{' >"$work/conf/config.json"
 check broken_config 4 'config.json: line' "$program" ask "$work/conf" --question x
+fixture large && sed -i 's/"added_tokens": *\[/&{"id":30000,"content":"<|far|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},/' "$work/large/tokenizer.json"
+check tokenizer_larger_than_the_model 4 'token 30000.*below 8192' "$program" ask "$work/large" --question x
 mkdir "$work/pickle" && cp "$source/presets/model/config.json" "$work/pickle"
 touch "$work/pickle/pytorch_model.bin"
 check only_pickle 4 'pickle' "$program" ask "$work/pickle" --question x
@@ -119,6 +121,22 @@ else
 fi
 expect assertion_holds 0 "${ask[@]}" --assert 'density<=1 && jaccard>=0'
 expect assertion_fails 3 "${ask[@]}" --assert 'jaccard>=2'
+# shows NAME REGEX COMMAND...: exit code 0 and the text on stdout.
+shows() {
+    local name=$1 regex=$2
+    shift 2
+    if "$@" 2>/dev/null | grep -qE -- "$regex"; then
+        echo "[       OK ] $name"
+    else
+        echo "[  FAILED  ] $name: want /$regex/ from: $*"
+        failed=1
+    fi
+}
+
+shows a_stack_is_written_in_the_references_form '"type": *"SinkMaskerConfig"' "$program" stacks sink:4,local:64
+shows and_in_the_short_form '^sink:4,local:64$' "$program" stacks \
+    '{"masker_configs":[{"type":"SinkMaskerConfig","params":{"sink_size":4}},{"type":"LocalMaskerConfig","params":{"window_size":64}}]}'
+shows help_defines_the_figures 'mass recall: .*softmax mass' "$program" ask --help
 expect doctor_is_healthy 0 "$program" doctor --json
 expect help_of_all_commands 0 bash -c "for c in ask resume models stacks doctor bench debug; do
     '$program' \$c --help >/dev/null || exit 1; done"

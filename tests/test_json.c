@@ -166,9 +166,7 @@ static void test_integers_keep_64_bits_and_their_spelling(void **state)
     expect_written(v, false,
                    "[9007199254740993,-9223372036854775808,9223372036854775807,"
                    "18446744073709551615,18446744073709551616,1,1.0,100.0,-0,1.5]");
-    struct json *copy = json_copy(v);
-    assert_true(json_int(json_first(copy), 0, INT64_MAX, &value) && value == 9007199254740993);
-    json_free(copy);
+    assert_true(json_int(json_first(v), 0, INT64_MAX, &value) && value == 9007199254740993);
     json_free(v);
 }
 

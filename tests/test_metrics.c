@@ -69,19 +69,6 @@ static void test_jaccard_equals_brute_force(void **state)
     }
 }
 
-static void test_divergence_is_the_first_difference_or_end(void **state)
-{
-    (void)state;
-    const int32_t a[] = {1, 2, 3}, b[] = {1, 2, 4}, c[] = {9};
-    assert_int_equal(metric_divergence(a, 3, a, 3), -1);
-    assert_int_equal(metric_divergence(a, 3, b, 3), 2);
-    assert_int_equal(metric_divergence(a, 2, b, 3), 2);
-    assert_int_equal(metric_divergence(a, 3, a, 1), 1);
-    assert_int_equal(metric_divergence(a, 3, c, 1), 0);
-    assert_int_equal(metric_divergence(a, 0, a, 0), -1);
-    assert_int_equal(metric_divergence(a, 0, a, 3), 0);
-}
-
 static void test_densities_are_shares_and_dense_when_nothing_ran(void **state)
 {
     (void)state;
@@ -124,7 +111,6 @@ int main(void)
         cmocka_unit_test(test_jaccard_counts_distinct_words),
         cmocka_unit_test(test_jaccard_of_empty_answers),
         cmocka_unit_test(test_jaccard_equals_brute_force),
-        cmocka_unit_test(test_divergence_is_the_first_difference_or_end),
         cmocka_unit_test(test_densities_are_shares_and_dense_when_nothing_ran),
         cmocka_unit_test(test_speedup_is_dense_over_sparse),
         cmocka_unit_test(test_every_figure_has_its_definition),

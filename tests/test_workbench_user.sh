@@ -76,6 +76,10 @@ for size in 80x24 120x40 200x50; do
     step help_lists_the_actions 'type to filter|Undo'
     keys -l 'redo'
     step help_is_filtered_as_one_types 'Does again'
+    keys BSpace BSpace BSpace BSpace
+    keys -l 'mass recall'
+    keys Enter
+    step help_defines_the_figures 'softmax mass that falls'
     escape
     escape
     keys q

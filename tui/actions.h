@@ -73,6 +73,7 @@ void act_column_next(struct app *app, const char *argument);
 void act_column_previous(struct app *app, const char *argument);
 
 void act_help(struct app *app, const char *argument); /* actions_view.c */
+void act_figure(struct app *app, const char *argument);
 void act_palette(struct app *app, const char *argument);
 void act_focus_next(struct app *app, const char *argument);
 void act_focus_previous(struct app *app, const char *argument);

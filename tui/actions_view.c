@@ -1,5 +1,7 @@
 /* Actions about what is seen: focus, scrolling, differences. */
 #include "tui/actions.h"
+
+#include "engine/attention/metrics.h"
 #include "tui/panes.h"
 
 static int clamp(int v, int low, int high)
@@ -11,6 +13,15 @@ void act_help(struct app *app, const char *argument)
 {
     (void)argument;
     palette_open(app, PALETTE_HELP);
+}
+
+void act_figure(struct app *app, const char *argument)
+{
+    const struct metric *m = argument ? metric_find(argument) : NULL;
+    if (m)
+        popup_message(app, ROLE_TEXT, m->name, m->definition);
+    else
+        palette_open(app, PALETTE_HELP); /* lists them all */
 }
 
 void act_palette(struct app *app, const char *argument)

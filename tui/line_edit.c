@@ -296,16 +296,6 @@ void line_edit_stop(void)
     line.matches = NULL;
 }
 
-bool line_edit_active(void)
-{
-    return line.active;
-}
-
-enum line_field line_edit_field(void)
-{
-    return line.field;
-}
-
 static void read_queue(void)
 {
     while (line.state == LINE_EDITING && line.queue_at < line.queue.len) {

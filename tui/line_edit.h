@@ -27,8 +27,6 @@ void line_edit_start(enum line_field field, const char *initial, const char *sta
                      const char *(*words)(enum line_field field, int index));
 /* Ends editing; an accepted line was saved in the history already. */
 void line_edit_stop(void);
-bool line_edit_active(void);
-enum line_field line_edit_field(void);
 
 /* Feeds what one key sends.  After LINE_ACCEPTED the text is line_edit_text() until the next
  * start or stop. */

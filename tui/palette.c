@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "engine/attention/metrics.h"
 #include "engine/base/memory.h"
 #include "engine/base/utf8.h"
 #include "engine/model/hub.h"
@@ -52,6 +53,12 @@ static void add_row(struct palette *p, const char *name, const char *label, cons
         .action = dup_or_empty(action),
         .argument = argument ? xstrdup(argument) : NULL,
     };
+}
+
+static void add_figures(struct palette *p)
+{
+    for (const struct metric *m = metrics; m->name; m++)
+        add_row(p, m->name, m->unit, m->definition, "figure", m->name);
 }
 
 static void add_action(struct palette *p, const struct action *a)
@@ -161,6 +168,7 @@ void palette_open(struct app *app, enum palette_kind kind)
         for (const struct action *a = actions; a->name; a++)
             if (a->panes == IN_ALL)
                 add_action(p, a);
+        add_figures(p);
         break;
     case PALETTE_ACTIONS:
         for (const struct action *a = actions; a->name; a++)

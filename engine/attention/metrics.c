@@ -129,11 +129,3 @@ double metric_jaccard(const char *a, size_t n_a, const char *b, size_t n_b)
     return either ? (double)both / (double)either : 1;
 }
 
-int metric_divergence(const int32_t *a, int n_a, const int32_t *b, int n_b)
-{
-    int n = n_a < n_b ? n_a : n_b;
-    for (int i = 0; i < n; i++)
-        if (a[i] != b[i])
-            return i;
-    return n_a == n_b ? -1 : n;
-}

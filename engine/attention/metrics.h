@@ -30,9 +30,6 @@ double metric_speedup(double dense, double sparse);
  * 1; one empty: 0. */
 double metric_jaccard(const char *a, size_t n_a, const char *b, size_t n_b);
 
-/* First index where the ids differ, or where one ends; -1 if equal. */
-int metric_divergence(const int32_t *a, int n_a, const int32_t *b, int n_b);
-
 /* Near-tie: a margin below this many logits could flip by rounding alone. */
 #define METRIC_NEAR_TIE 0.1
 

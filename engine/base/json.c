@@ -340,11 +340,6 @@ void json_add_int(struct json *array, int64_t value)
     json_add(array, (struct json *)new_int(value));
 }
 
-struct json *json_copy(const struct json *v)
-{
-    return (struct json *)must(cJSON_Duplicate(node(v), 1));
-}
-
 /* --- Writing ------------------------------------------------------------------------------ */
 
 static void quote_char(struct buf *out, unsigned char c)

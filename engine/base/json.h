@@ -64,7 +64,6 @@ void json_add_string(struct json *array, const char *value);
 void json_add_number(struct json *array, double value);
 void json_add_int(struct json *array, int64_t value);
 void json_add(struct json *array, struct json *value); /* takes value */
-struct json *json_copy(const struct json *v);
 /* Appends the text, on one line, or indented by 2 when pretty.  Strings that are not valid UTF-8
  * have each bad part replaced by U+FFFD. */
 void json_write(struct buf *out, const struct json *v, bool pretty);

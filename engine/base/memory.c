@@ -11,11 +11,6 @@ bool size_mul(size_t *out, size_t a, size_t b)
     return !__builtin_mul_overflow(a, b, out);
 }
 
-bool size_add(size_t *out, size_t a, size_t b)
-{
-    return !__builtin_add_overflow(a, b, out);
-}
-
 void *try_calloc(size_t n, size_t size)
 {
     return calloc(n ? n : 1, size ? size : 1);

@@ -15,9 +15,8 @@ char *xstrndup(const char *s, size_t n);
 /* NULL on failure or on overflow of n * size. */
 void *try_calloc(size_t n, size_t size);
 
-/* *out = a * b, a + b; false, with *out untouched, if that overflows. */
+/* *out = a * b; false, with *out untouched, if that overflows. */
 bool size_mul(size_t *out, size_t a, size_t b);
-bool size_add(size_t *out, size_t a, size_t b);
 
 /* Grows a dynamic array so that it holds at least n_wanted items of the given size; *capacity
  * is in items.  Returns the (moved) array. */

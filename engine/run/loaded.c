@@ -61,6 +61,20 @@ static bool open_format(struct loaded *l, const char *folder, struct error *err)
     return ok;
 }
 
+/* Every id of the tokenizer must be a row of the embedding; known before the weights are read. */
+static bool check_vocabulary(const struct tokenizer *t, const char *folder, struct error *err)
+{
+    struct model_config config;
+    if (!model_config_load(&config, folder, err))
+        return false;
+    int32_t n = tokenizer_vocab_size(t);
+    return n <= config.vocab_size ||
+           fail(err,
+                "%s: tokenizer.json has token %d, but the model (config.json) knows ids below %d; "
+                "the two do not belong together: fetch both of one revision",
+                folder, n - 1, config.vocab_size);
+}
+
 static const char *last_part(const char *path, size_t *n)
 {
     size_t end = strlen(path);
@@ -138,6 +152,8 @@ struct loaded *loaded_open(const char *folder, const struct backend *backend, st
     /* The small files first: a broken tokenizer is known before gigabytes are read. */
     l->tokenizer = tokenizer_open(folder, err);
     if (!l->tokenizer || !open_format(l, folder, err))
+        goto fail;
+    if (!check_vocabulary(l->tokenizer, folder, err))
         goto fail;
     l->model = model_load(folder, backend, dev, progress, err);
     if (!l->model)

@@ -8,18 +8,6 @@
 
 enum { DEFAULT_MAX_TOKENS = 128 };
 
-/* A tokenizer may know more tokens than the model has rows for. */
-static bool check_ids(const struct token_list *ids, const struct model *m, struct error *err)
-{
-    for (size_t i = 0; i < ids->n; i++)
-        if (ids->ids[i] < 0 || ids->ids[i] >= m->config.vocab_size)
-            return fail(err,
-                        "%s: tokenizer.json gives token %d, but the model knows ids below %d; "
-                        "the two do not belong together",
-                        m->path, (int)ids->ids[i], m->config.vocab_size);
-    return true;
-}
-
 static bool check_request(const struct worker *w, const struct request *r, struct error *err)
 {
     if (!w->loaded)
@@ -50,14 +38,7 @@ static bool make_prompt(struct worker *w, const struct request *r, int max_token
 {
     const struct model *m = w->loaded->model;
     emit_phase(&w->out, PHASE_TOKENIZE, r->n_context);
-    if (!prompt_build(out, &w->loaded->format, r, m->config.max_seq_len, max_tokens, err))
-        return false;
-    bool ok = check_ids(&out->context, m, err);
-    for (int i = 0; ok && i < out->n_questions; i++)
-        ok = check_ids(&out->questions[i], m, err);
-    if (!ok)
-        prompt_free(out);
-    return ok;
+    return prompt_build(out, &w->loaded->format, r, m->config.max_seq_len, max_tokens, err);
 }
 
 static size_t longest_question(const struct prompt *p)

@@ -153,11 +153,6 @@ int32_t vocabulary_model_id(const struct vocabulary *v, const char *text, size_t
     return entry && entry->token.in_model ? entry->token.id : -1;
 }
 
-int32_t vocabulary_n_tokens(const struct vocabulary *v)
-{
-    return (int32_t)HASH_COUNT(v->by_text);
-}
-
 int32_t vocabulary_id_end(const struct vocabulary *v)
 {
     return v->id_end;

@@ -41,7 +41,6 @@ const struct token *vocabulary_by_text(const struct vocabulary *v, const char *t
 /* The id of a token of the model itself, or -1. */
 int32_t vocabulary_model_id(const struct vocabulary *v, const char *text, size_t n);
 
-int32_t vocabulary_n_tokens(const struct vocabulary *v);
 int32_t vocabulary_id_end(const struct vocabulary *v); /* one past the largest id */
 
 #endif

@@ -277,17 +277,9 @@ static int run(int argc, char **argv)
     request_args_init(&a.args);
     cli_engine_defaults(&a.engine);
     int code;
-    switch (cli_parse(&command_ask, argc, argv, handle, &a)) {
-    case CLI_HELP_SHOWN:
-        code = EXIT_CODE_OK;
-        break;
-    case CLI_WRONG:
-        code = EXIT_CODE_USAGE;
-        break;
-    default:
+    if (cli_parse(&command_ask, argc, argv, handle, &a, &code)) {
         catch_signals();
         code = ask_all(&a, &err) ? EXIT_CODE_OK : cli_fail(&err);
-        break;
     }
     session_log_close(a.log);
     report_free(a.report);
@@ -313,6 +305,7 @@ const struct cli_command command_ask = {
             {"ascii", NULL, "only ASCII in the report"},
             {"assert", "EXPR", "'recall>=0.95 && jaccard>=0.9': exit 3 unless it holds"},
             {NULL, NULL, NULL}},
+    .shows_figures = true,
     .max_positional = 1,
     .run = run,
 };

@@ -9,7 +9,6 @@
 
 #include "engine/base/memory.h"
 #include "engine/model/kv_cache.h"
-#include "engine/text/screen_text.h"
 #include "presets/preset.h"
 #include "tui/cli/commands.h"
 
@@ -146,33 +145,14 @@ static bool bench_open(struct bench *b, struct json *result, struct error *err)
     return true;
 }
 
-/* "name  value" lines for people; the JSON object is the same figures. */
-static void write_text(struct buf *out, const struct json *result)
-{
-    for (const struct json *v = json_first(result); v; v = json_next(v)) {
-        if (json_string(v)) {
-            char *text = screen_text_name(json_string(v), 0);
-            buf_printf(out, "%-34s %s\n", json_key(v), text);
-            free(text);
-        } else if (json_is_number(v)) {
-            buf_printf(out, "%-34s %.6g\n", json_key(v), json_number(v, 0));
-        }
-    }
-}
-
 static int run(int argc, char **argv)
 {
     struct bench_args args = {0};
     struct bench *b = &args.bench;
     cli_engine_defaults(&b->engine);
-    switch (cli_parse(&command_bench, argc, argv, handle, &args)) {
-    case CLI_HELP_SHOWN:
-        return EXIT_CODE_OK;
-    case CLI_WRONG:
-        return EXIT_CODE_USAGE;
-    case CLI_GO:
-        break;
-    }
+    int code;
+    if (!cli_parse(&command_bench, argc, argv, handle, &args, &code))
+        return code;
     struct error err = {0};
     if (!args.kind) {
         fail_code(&err, EXIT_CODE_USAGE, "bench needs to know what: decode, prefill or attention");
@@ -193,7 +173,7 @@ static int run(int argc, char **argv)
             json_write(&out, result, true);
             buf_append_char(&out, '\n');
         } else {
-            write_text(&out, result);
+            cli_append_fields(&out, result);
         }
         ok = cli_write(out.data, out.len, &err);
     }

@@ -43,14 +43,9 @@ static int run(int argc, char **argv)
     struct args a = {0};
     struct error err = {0};
     cli_engine_defaults(&a.engine);
-    switch (cli_parse(&command_debug_attention, argc, argv, handle, &a)) {
-    case CLI_HELP_SHOWN:
-        return EXIT_CODE_OK;
-    case CLI_WRONG:
-        return EXIT_CODE_USAGE;
-    case CLI_GO:
-        break;
-    }
+    int code;
+    if (!cli_parse(&command_debug_attention, argc, argv, handle, &a, &code))
+        return code;
     if (!a.options.tensors || !a.options.name || !a.options.out || !a.has_stack) {
         fail_code(&err, EXIT_CODE_USAGE,
                   "debug attention needs --tensors, --case, --stack and --out");

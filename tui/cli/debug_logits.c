@@ -188,14 +188,9 @@ static int run(int argc, char **argv)
     struct args a = {0};
     struct error err = {0};
     cli_engine_defaults(&a.engine);
-    switch (cli_parse(&command_debug_logits, argc, argv, handle, &a)) {
-    case CLI_HELP_SHOWN:
-        return EXIT_CODE_OK;
-    case CLI_WRONG:
-        return EXIT_CODE_USAGE;
-    case CLI_GO:
-        break;
-    }
+    int code;
+    if (!cli_parse(&command_debug_logits, argc, argv, handle, &a, &code))
+        return code;
     struct token_list tokens = {0}, positions = {0};
     struct runner r = {0};
     struct buf out = {0};

@@ -97,14 +97,9 @@ static int run(int argc, char **argv)
 {
     struct args a = {0};
     struct error err = {0};
-    switch (cli_parse(&command_debug_tokens, argc, argv, handle, &a)) {
-    case CLI_HELP_SHOWN:
-        return EXIT_CODE_OK;
-    case CLI_WRONG:
-        return EXIT_CODE_USAGE;
-    case CLI_GO:
-        break;
-    }
+    int code;
+    if (!cli_parse(&command_debug_tokens, argc, argv, handle, &a, &code))
+        return code;
     if (!a.text && !a.file && !a.ids) {
         fail_code(&err, EXIT_CODE_USAGE, "debug tokens needs --text, --file or --ids");
         return cli_fail(&err);

@@ -8,7 +8,6 @@
 #include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/model/hub.h"
-#include "engine/text/screen_text.h"
 #include "presets/preset.h"
 #include "tui/cli/commands.h"
 #include "tui/cli/debug.h"
@@ -91,33 +90,14 @@ static void examine_files(struct json *o, bool *ok)
     free(state);
 }
 
-static void write_text(struct buf *out, const struct json *o)
-{
-    for (const struct json *v = json_first(o); v; v = json_next(v)) {
-        char *text = json_string(v) ? screen_text_name(json_string(v), 0) : NULL;
-        if (text)
-            buf_printf(out, "%-28s %s\n", json_key(v), text);
-        else if (json_is_bool(v))
-            buf_printf(out, "%-28s %s\n", json_key(v), json_bool(v, false) ? "yes" : "no");
-        else
-            buf_printf(out, "%-28s %.4g\n", json_key(v), json_number(v, 0));
-        free(text);
-    }
-}
-
 static int run(int argc, char **argv)
 {
     struct args a = {0};
     struct error err = {0};
     cli_engine_defaults(&a.engine);
-    switch (cli_parse(&command_doctor, argc, argv, handle, &a)) {
-    case CLI_HELP_SHOWN:
-        return EXIT_CODE_OK;
-    case CLI_WRONG:
-        return EXIT_CODE_USAGE;
-    case CLI_GO:
-        break;
-    }
+    int code;
+    if (!cli_parse(&command_doctor, argc, argv, handle, &a, &code))
+        return code;
     struct buf out = {0};
     bool healthy = true;
     struct json *o = json_new_object();
@@ -129,7 +109,7 @@ static int run(int argc, char **argv)
         json_write(&out, o, true);
         buf_append_char(&out, '\n');
     } else {
-        write_text(&out, o);
+        cli_append_fields(&out, o);
     }
     json_free(o);
     bool ok = cli_write(out.data, out.len, &err);

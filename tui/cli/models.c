@@ -59,14 +59,9 @@ static void write_line(struct buf *out, const struct hub_model *m)
 static int run(int argc, char **argv)
 {
     bool as_json = false;
-    switch (cli_parse(&command_models, argc, argv, handle, &as_json)) {
-    case CLI_HELP_SHOWN:
-        return EXIT_CODE_OK;
-    case CLI_WRONG:
-        return EXIT_CODE_USAGE;
-    case CLI_GO:
-        break;
-    }
+    int code;
+    if (!cli_parse(&command_models, argc, argv, handle, &as_json, &code))
+        return code;
     struct hub_list list = {0};
     struct buf out = {0};
     struct error err = {0};

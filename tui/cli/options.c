@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/base/memory.h"
+#include "engine/attention/metrics.h"
 #include "engine/text/screen_text.h"
 
 enum { MAX_OPTIONS = 48 };
@@ -27,15 +27,21 @@ static void show_help(const struct cli_command *command)
         printf("  %-27s %s\n", left, o->help);
     }
     printf("  %-27s %s\n", "--help", "this text");
+    if (!command->shows_figures)
+        return;
+    printf("\nFigures:\n");
+    for (const struct metric *m = metrics; m->name; m++)
+        printf("  %s%s%s: %s\n", m->name, m->unit[0] ? ", " : "", m->unit, m->definition);
 }
 
-static enum cli_parsed wrong(const struct cli_command *command, const struct error *err)
+static bool wrong(const struct cli_command *command, const struct error *err, int *code)
 {
     char *text = screen_text_name(err->text, 0);
     fprintf(stderr, "attnscope %s: %s (see: attnscope %s --help)\n", command->name, text,
             command->name);
     free(text);
-    return CLI_WRONG;
+    *code = EXIT_CODE_USAGE;
+    return false;
 }
 
 /* What getopt_long found wrong, as a sentence. */
@@ -50,8 +56,8 @@ static void explain(int c, char **argv, struct error *err)
         fail(err, "there is no option %s, or it takes no value", last);
 }
 
-enum cli_parsed cli_parse(const struct cli_command *command, int argc, char **argv,
-                          cli_handler *handle, void *user)
+bool cli_parse(const struct cli_command *command, int argc, char **argv, cli_handler *handle,
+               void *user, int *code)
 {
     struct option longs[MAX_OPTIONS + 2] = {0};
     int n = 0;
@@ -71,23 +77,24 @@ enum cli_parsed cli_parse(const struct cli_command *command, int argc, char **ar
             break;
         if (c == 'h' || (c == 0 && which == n)) {
             show_help(command);
-            return CLI_HELP_SHOWN;
+            *code = EXIT_CODE_OK;
+            return false;
         }
         if (c != 0) {
             explain(c, argv, &err);
-            return wrong(command, &err);
+            return wrong(command, &err, code);
         }
         if (!handle(user, longs[which].name, optarg, &err))
-            return wrong(command, &err);
+            return wrong(command, &err, code);
     }
     if (argc - optind > command->max_positional) {
         fail(&err, "unexpected argument '%s'", argv[optind + command->max_positional]);
-        return wrong(command, &err);
+        return wrong(command, &err, code);
     }
     for (int i = optind; i < argc; i++)
         if (!handle(user, NULL, argv[i], &err))
-            return wrong(command, &err);
-    return CLI_GO;
+            return wrong(command, &err, code);
+    return true;
 }
 
 bool cli_int(const char *name, const char *value, int64_t min, int64_t max, int64_t *out,
@@ -168,6 +175,20 @@ int cli_fail(const struct error *err)
     fprintf(stderr, "attnscope: %s\n", text);
     free(text);
     return err->code ? err->code : EXIT_CODE_RUNTIME;
+}
+
+void cli_append_fields(struct buf *out, const struct json *object)
+{
+    for (const struct json *v = json_first(object); v; v = json_next(v)) {
+        buf_printf(out, "%-34s ", json_key(v));
+        if (json_is_bool(v))
+            buf_append_str(out, json_bool(v, false) ? "yes" : "no");
+        else if (json_string(v))
+            screen_text_filter(out, json_string(v), strlen(json_string(v)), SCREEN_TEXT_LINE);
+        else
+            buf_printf(out, "%.6g", json_number(v, 0));
+        buf_append_char(out, '\n');
+    }
 }
 
 bool cli_write(const char *text, size_t n, struct error *err)

@@ -6,7 +6,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/base/buf.h"
 #include "engine/base/error.h"
+#include "engine/base/json.h"
 #include "engine/run/engine.h"
 
 struct cli_option {
@@ -21,6 +23,7 @@ struct cli_command {
     const char *summary;  /* one line */
     const char *examples; /* lines, shown first in --help; may be NULL */
     const struct cli_option *options;
+    bool shows_figures; /* --help ends with the definitions of the figures it prints */
     int max_positional;
     /* argv is what is left after the command's own options. Returns the exit code. */
     int (*run)(int argc, char **argv);
@@ -29,11 +32,10 @@ struct cli_command {
 /* What cli_parse hands over, one call per option or positional argument (name NULL). */
 typedef bool cli_handler(void *user, const char *name, const char *value, struct error *err);
 
-enum cli_parsed { CLI_GO, CLI_HELP_SHOWN, CLI_WRONG };
-
-/* Parses argv[1..]; argv[0] is the command's name.  After CLI_WRONG one sentence is on stderr. */
-enum cli_parsed cli_parse(const struct cli_command *command, int argc, char **argv,
-                          cli_handler *handle, void *user);
+/* Parses argv[1..]; argv[0] is the command's name.  True: go on.  False: *code is what to exit
+ * with, after --help was printed, or one sentence on stderr about what is wrong. */
+bool cli_parse(const struct cli_command *command, int argc, char **argv, cli_handler *handle,
+               void *user, int *code);
 
 /* Options that several commands share: backend, threads, kv, isa.  CLI_ENGINE_OPTIONS goes into a
  * command's table; cli_engine_option returns true if it took the option (err->text set: wrong). */
@@ -60,6 +62,8 @@ bool cli_choice(const char *name, const char *value, const char *const *choices,
 
 /* Prints "attnscope: SENTENCE" on stderr, filtered for a terminal; returns err->code. */
 int cli_fail(const struct error *err);
+/* Appends an object as people read it: "name  value" lines. */
+void cli_append_fields(struct buf *out, const struct json *object);
 /* Writes text to stdout and flushes; false with err if stdout is closed or full. */
 bool cli_write(const char *text, size_t n, struct error *err);
 

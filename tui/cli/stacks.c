@@ -8,12 +8,19 @@
 #include "presets/preset.h"
 #include "tui/cli/commands.h"
 
+struct args {
+    const char *spec; /* one stack to show; NULL: all that there are */
+    bool as_json;
+};
+
 static bool handle(void *user, const char *name, const char *value, struct error *err)
 {
-    (void)value;
+    struct args *a = user;
     (void)err;
-    if (name && strcmp(name, "json") == 0)
-        *(bool *)user = true;
+    if (!name)
+        a->spec = value;
+    else if (strcmp(name, "json") == 0)
+        a->as_json = true;
     return true;
 }
 
@@ -93,38 +100,71 @@ static void write_text(const struct preset_list *list, struct buf *out)
     }
 }
 
-static int run(int argc, char **argv)
+/* One stack in its notations: the short form, ours and the reference project's. */
+static bool show_one(const struct args *a, struct buf *out, struct error *err)
 {
-    bool as_json = false;
-    switch (cli_parse(&command_stacks, argc, argv, handle, &as_json)) {
-    case CLI_HELP_SHOWN:
-        return EXIT_CODE_OK;
-    case CLI_WRONG:
-        return EXIT_CODE_USAGE;
-    case CLI_GO:
-        break;
+    struct stack stack;
+    struct buf form = {0}, warnings = {0};
+    if (!preset_stack(&stack, a->spec, err))
+        return false;
+    stack_write_short(&stack, &form);
+    stack_warn(&stack, 0, &warnings);
+    struct json *o = json_new_object();
+    json_set_string(o, "short", form.data);
+    json_set(o, "stack", stack_items_to_json(&stack));
+    json_set(o, "reference", stack_to_reference_json(&stack));
+    if (a->as_json) {
+        json_write(out, o, true);
+    } else {
+        buf_printf(out, "%s\n%s", form.data, warnings.len ? warnings.data : "");
+        json_write(out, json_get(o, "stack"), false);
+        buf_append_char(out, '\n');
+        json_write(out, json_get(o, "reference"), false);
     }
-    struct error err = {0};
-    struct buf out = {0};
+    buf_append_char(out, '\n');
+    json_free(o);
+    buf_free(&form);
+    buf_free(&warnings);
+    return true;
+}
+
+static void show_all(const struct args *a, struct buf *out)
+{
     struct preset_list list = preset_list_stacks();
-    if (as_json) {
+    if (a->as_json) {
         struct json *o = all_to_json(&list);
-        json_write(&out, o, true);
-        buf_append_char(&out, '\n');
+        json_write(out, o, true);
+        buf_append_char(out, '\n');
         json_free(o);
     } else {
-        write_text(&list, &out);
+        write_text(&list, out);
     }
-    bool ok = cli_write(out.data, out.len, &err);
     preset_list_free(&list);
+}
+
+static int run(int argc, char **argv)
+{
+    struct args a = {0};
+    int code;
+    if (!cli_parse(&command_stacks, argc, argv, handle, &a, &code))
+        return code;
+    struct error err = {0};
+    struct buf out = {0};
+    bool ok = true;
+    if (a.spec)
+        ok = show_one(&a, &out, &err);
+    else
+        show_all(&a, &out);
+    ok = ok && cli_write(out.data, out.len, &err);
     buf_free(&out);
     return ok ? EXIT_CODE_OK : cli_fail(&err);
 }
 
 const struct cli_command command_stacks = {
     .name = "stacks",
-    .usage = "[--json]",
-    .summary = "list the ready-made stacks and the maskers",
+    .usage = "[S] [--json]",
+    .summary = "list stacks and maskers, or show one stack in all notations",
     .options = (const struct cli_option[]){{"json", NULL, "one JSON object"}, {NULL, NULL, NULL}},
+    .max_positional = 1,
     .run = run,
 };

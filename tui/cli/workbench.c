@@ -85,17 +85,9 @@ static int run_workbench(int argc, char **argv)
     int code = EXIT_CODE_OK;
     cli_engine_defaults(&a.engine);
     request_args_init(&a.request);
-    switch (cli_parse(&command_workbench, argc, argv, handle, &a)) {
-    case CLI_HELP_SHOWN:
-        break;
-    case CLI_WRONG:
-        code = EXIT_CODE_USAGE;
-        break;
-    case CLI_GO:
-        if (!start(&a, NULL, &code, &err))
-            code = cli_fail(&err);
-        break;
-    }
+    if (cli_parse(&command_workbench, argc, argv, handle, &a, &code) &&
+        !start(&a, NULL, &code, &err))
+        code = cli_fail(&err);
     request_args_free(&a.request);
     return code;
 }
@@ -134,21 +126,13 @@ static int run_resume(int argc, char **argv)
 {
     struct args a = {0};
     struct error err = {0};
-    struct session *session;
     int code = EXIT_CODE_OK;
     cli_engine_defaults(&a.engine);
     request_args_init(&a.request);
-    switch (cli_parse(&command_resume, argc, argv, handle_resume, &a)) {
-    case CLI_HELP_SHOWN:
-        break;
-    case CLI_WRONG:
-        code = EXIT_CODE_USAGE;
-        break;
-    case CLI_GO:
-        session = find_session(a.session, &err);
+    if (cli_parse(&command_resume, argc, argv, handle_resume, &a, &code)) {
+        struct session *session = find_session(a.session, &err);
         if (!session || !start(&a, session, &code, &err))
             code = cli_fail(&err);
-        break;
     }
     request_args_free(&a.request);
     return code;
