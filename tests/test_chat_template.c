@@ -222,6 +222,22 @@ static char *repeated(const char *begin, const char *part, size_t n, const char 
     return buf_take(&b);
 }
 
+/* Python's sorted() takes a bool or a C int; Jinja2 3.1 passes the rest on, to a TypeError. */
+static void test_the_reverse_of_a_sort_is_true_or_false(void **state)
+{
+    (void)state;
+    expect_output("{{ [1, 2]|sort(reverse=1) }}", "[2, 1]");
+    expect_output("{{ [2, 1]|sort(reverse=false) }}", "[1, 2]");
+    static const char *const others[] = {"[1]", "none", "1.0", "'x'", "missing", "3000000000"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        char source[80];
+        snprintf(source, sizeof source, "{{ [1, 2]|sort(reverse=%s) }}", others[i]);
+        expect_error(source, "true or false");
+        snprintf(source, sizeof source, "{{ {'a': 1}|dictsort(reverse=%s) }}", others[i]);
+        expect_error(source, "true or false");
+    }
+}
+
 static void expect_error_in(char *source, const char *said)
 {
     expect_error(source, said);
@@ -525,6 +541,7 @@ static void test_damaged_templates_render_or_say_why(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_reverse_of_a_sort_is_true_or_false),
         cmocka_unit_test(test_conversations_render_as_jinja2_renders_them),
         cmocka_unit_test(test_expressions_have_the_values_of_jinja2),
         cmocka_unit_test(test_white_space_around_tags_is_trimmed_as_jinja2_trims_it),

@@ -185,6 +185,18 @@ static struct jinja_value sort_key(struct jinja_run *run, struct jinja_value ite
     return key;
 }
 
+/* The `reverse` of a sort: as Python's, a bool or an integer that fits a C int, nothing else. */
+static bool sort_reversed(struct jinja_run *run, struct jinja_value reverse)
+{
+    bool fits =
+        reverse.kind == JINJA_ABSENT || reverse.kind == JINJA_BOOL ||
+        (reverse.kind == JINJA_INT && reverse.integer >= INT32_MIN && reverse.integer <= INT32_MAX);
+    if (!fits)
+        jinja_raise(&run->trap, "the reverse of a sort is true or false, not %s",
+                    jinja_type_name(reverse));
+    return jinja_option_truth(reverse, false);
+}
+
 struct jinja_value jinja_filter_sort(struct jinja_run *run, struct jinja_value input,
                                      const struct jinja_value *values)
 {
@@ -194,7 +206,7 @@ struct jinja_value jinja_filter_sort(struct jinja_run *run, struct jinja_value i
         pairs[i][0] = sort_key(run, span.items[i], values[2], jinja_option_truth(values[1], false));
         pairs[i][1] = span.items[i];
     }
-    return sorted_items(run, pairs, span.n, jinja_option_truth(values[0], false));
+    return sorted_items(run, pairs, span.n, sort_reversed(run, values[0]));
 }
 
 struct jinja_value jinja_filter_dictsort(struct jinja_run *run, struct jinja_value input,
@@ -213,7 +225,7 @@ struct jinja_value jinja_filter_dictsort(struct jinja_run *run, struct jinja_val
         pairs[i][0] = case_sensitive ? key : ignore_case(run, key);
         pairs[i][1] = jinja_pair(run, dict->keys[i], dict->values[i]);
     }
-    return sorted_items(run, pairs, dict->n, jinja_option_truth(values[2], false));
+    return sorted_items(run, pairs, dict->n, sort_reversed(run, values[2]));
 }
 
 struct jinja_value jinja_filter_unique(struct jinja_run *run, struct jinja_value input,
