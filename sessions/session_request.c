@@ -78,9 +78,7 @@ struct request *record_to_request(const struct json *record, const char *context
         free(r);
         return NULL;
     }
-    r->context = xcalloc(n_context + 1, 1);
-    if (n_context)
-        memcpy(r->context, context, n_context);
+    r->context = xmemdup0(context, n_context);
     r->n_context = n_context;
     const char *seed = json_string(json_get(record, "seed"));
     r->seed = seed ? strtoull(seed, NULL, 10) : 0;

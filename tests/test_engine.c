@@ -48,7 +48,7 @@ static int stop(void **state)
 static void set_context(struct request *r, const char *text, size_t n)
 {
     free(r->context);
-    r->context = xstrndup(text, n);
+    r->context = xmemdup0(text, n);
     r->n_context = n;
 }
 

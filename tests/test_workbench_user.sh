@@ -18,10 +18,10 @@ trap 'mux kill-server; rm -rf "$work"' EXIT
 screen() { mux capture-pane -p; }
 keys() { mux send-keys "$@"; }
 
-# wait_for REGEX: until the screen shows it, at most 20 s.
+# wait_for REGEX: until the screen shows it, at most 3 minutes (a sanitizer on a busy machine).
 wait_for() {
     local i
-    for ((i = 0; i < 400; i++)); do
+    for ((i = 0; i < 3600; i++)); do
         screen | grep -qE -- "$1" && return 0
         sleep 0.05
     done
@@ -104,10 +104,11 @@ done
 
 size=80x24
 name=$(printf 'evil\033]0;owned\007\033[31m.txt')
-printf 'red \033[31m and \033]2;owned\007 bell \007 end. The code is 417.\n' >"$work/$name"
+printf 'red \033[31m and \033]2;owned\007 bell \007 and\000 zero. The code is 417.\n' >"$work/$name"
+head -c 200000 /dev/zero >>"$work/$name" # a binary file: read past its end if taken for a string
 new_server
 mux new-session -d -x 80 -y 24 "cd '$work' && HOSTILE=\$(ls | grep evil) &&
-    '$program' --context \"\$HOSTILE\" --question 'What is the code?'; cat"
+    '$program' --context \"\$HOSTILE\" --max-context 500 --question 'What is the code?'; cat"
 step hostile_text_is_ready 'ready'
 keys r
 step and_answered 'done'

@@ -115,7 +115,7 @@ void app_load_start(struct app *app)
     if (o->n_lanes < 2 && app->lanes.n < 2)
         load_default_lane(app);
     if (o->context)
-        app_set_context(app, xstrndup(o->context, o->n_context), o->n_context,
+        app_set_context(app, xmemdup0(o->context, o->n_context), o->n_context,
                         o->context_origin ? o->context_origin : "given");
     else if (o->sample || (!o->model && o->n_questions == 0))
         app_load_sample(app, o->sample ? o->sample : DEFAULT_SAMPLE);
@@ -426,7 +426,7 @@ void app_handle_paste(struct app *app, const char *text, size_t n)
     if (n == 0 || app->popup.open || app->palette.open)
         return;
     if (n > PASTE_AS_CONTEXT_BYTES) {
-        app_set_context(app, xstrndup(text, n), n, "paste");
+        app_set_context(app, xmemdup0(text, n), n, "paste");
         app_log_action(app, "paste-context", NULL);
         app_message(app, ROLE_OK,
                     "pasted %zu bytes: they are the context now (:context-previous "

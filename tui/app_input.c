@@ -77,7 +77,7 @@ bool app_load_sample(struct app *app, const char *name)
         app_error(app, &err);
         return false;
     }
-    app_set_context(app, xstrndup(sample.context, sample.n_context), sample.n_context, sample.name);
+    app_set_context(app, xmemdup0(sample.context, sample.n_context), sample.n_context, sample.name);
     while (app->n_questions > 0 && app_delete_question(app, app->n_questions - 1))
         ;
     for (size_t i = 0; i < sample.n_questions; i++)

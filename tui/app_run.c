@@ -17,7 +17,7 @@ static struct request *make_request(const struct app *app, const char *question,
     struct request *r = xcalloc(1, sizeof *r);
     const struct workbench_options *o = &app->options;
     request_init(r);
-    r->context = xstrndup(app->context.text ? app->context.text : "", app->context.n);
+    r->context = xmemdup0(app->context.text, app->context.n);
     r->n_context = app->context.n;
     r->max_tokens = o->max_tokens;
     r->max_context = o->max_context;

@@ -43,6 +43,15 @@ char *xstrndup(const char *s, size_t n)
     return copy;
 }
 
+char *xmemdup0(const void *bytes, size_t n)
+{
+    char *copy = xrealloc(NULL, n + 1, 1);
+    if (n)
+        memcpy(copy, bytes, n);
+    copy[n] = '\0';
+    return copy;
+}
+
 char *xstrdup(const char *s)
 {
     return xstrndup(s, strlen(s));

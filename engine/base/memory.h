@@ -11,6 +11,9 @@ void *xcalloc(size_t n, size_t size);
 void *xrealloc(void *p, size_t n, size_t size);
 char *xstrdup(const char *s);
 char *xstrndup(const char *s, size_t n);
+/* Copies n raw bytes, NULs among them too, and appends a NUL: for bytes whose length travels with
+ * them, where xstrndup would stop at the first NUL.  bytes may be NULL if n is 0. */
+char *xmemdup0(const void *bytes, size_t n);
 
 /* NULL on failure or on overflow of n * size. */
 void *try_calloc(size_t n, size_t size);

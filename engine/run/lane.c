@@ -248,7 +248,7 @@ static void tell_token(struct lane *l, struct answer_step *step, int64_t from_us
     t->index = l->n_steps - 1;
     t->id = step->pick.token;
     t->n_text = l->text.len - before;
-    t->text = xstrndup(l->text.data ? l->text.data + before : "", t->n_text);
+    t->text = xmemdup0(l->text.data ? l->text.data + before : "", t->n_text);
     t->logprob = answer_logprob(step);
     t->step_us = step->step_us;
     t->attention_us = step->attention_us;
