@@ -33,6 +33,7 @@ static void expect_refused_file(const char *name, const char *said)
         fail_msg("%s was accepted, want \"%s\"", name, said);
     if (!strstr(err.text, said) || !strstr(err.text, name))
         fail_msg("got \"%s\", want \"%s\" of %s", err.text, said, name);
+    assert_int_equal(err.code, EXIT_CODE_INVALID);
 }
 
 static void expect_refused(const char *header, size_t n_data, const char *said)
