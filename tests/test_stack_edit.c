@@ -157,6 +157,68 @@ static void test_columns_stop_at_the_most(void **state)
     app_free(&app);
 }
 
+static void test_keep_says_what_stays_of_a_long_context(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *argument;
+        bool given;
+        enum keep keep;
+    } cases[] = {
+        {"tail", true, KEEP_TAIL},
+        {"refuse", false, KEEP_HEAD},
+        {"middle", true, KEEP_MIDDLE_CUT},
+        {NULL, false, KEEP_HEAD}, /* the next one, and round again */
+        {NULL, true, KEEP_HEAD},
+        {"everything", true, KEEP_HEAD}, /* refused */
+    };
+    struct app app;
+    start_app(&app);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        act_keep(&app, cases[i].argument);
+        assert_int_equal(app.options.keep_given, cases[i].given);
+        assert_int_equal(app.options.keep, cases[i].keep);
+    }
+    assert_non_null(strstr(app.message, "keep everything: expected head"));
+    app_free(&app);
+}
+
+static void test_limits_take_a_number_or_the_default(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {NULL, "", "0", "-1", "9x", "99999999999999999999"};
+    struct app app;
+    start_app(&app);
+    assert_true(action_run_command(&app, "max-tokens 40"));
+    assert_true(action_run_command(&app, "max-context 1000"));
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        act_max_tokens(&app, wrong[i]);
+        act_max_context(&app, wrong[i]);
+        assert_int_equal(app.options.max_tokens, 40);
+        assert_int_equal(app.options.max_context, 1000);
+    }
+    assert_true(app.options.keep_given);
+    act_max_context(&app, "default");
+    act_max_tokens(&app, "default");
+    assert_int_equal(app.options.max_context, 0);
+    assert_int_equal(app.options.max_tokens, 0);
+    app_free(&app);
+}
+
+static void test_errors_name_actions_in_place_of_options(void **state)
+{
+    (void)state;
+    struct app app;
+    struct error err;
+    start_app(&app);
+    fail_code(&err, EXIT_CODE_USAGE,
+              "models--keep--x: cut it with --keep head (--max-context N) or --threads");
+    app_error(&app, &err);
+    assert_string_equal(app.message,
+                        "models--keep--x: cut it with :keep head (:max-context N) or --threads");
+    app_free(&app);
+}
+
 static void test_every_action_is_found_by_its_name_and_keys_do_not_clash(void **state)
 {
     (void)state;
@@ -183,6 +245,9 @@ int main(void)
         cmocka_unit_test(test_an_edit_takes_the_presets_name_away),
         cmocka_unit_test(test_the_dense_baseline_is_not_edited),
         cmocka_unit_test(test_columns_stop_at_the_most),
+        cmocka_unit_test(test_keep_says_what_stays_of_a_long_context),
+        cmocka_unit_test(test_limits_take_a_number_or_the_default),
+        cmocka_unit_test(test_errors_name_actions_in_place_of_options),
         cmocka_unit_test(test_every_action_is_found_by_its_name_and_keys_do_not_clash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -103,6 +103,26 @@ for size in 80x24 120x40 200x50; do
 done
 
 size=80x24
+for ((i = 0; i < 3000; i++)); do echo "Line $i of the log says nothing new."; done >"$work/long.txt"
+start --context "$work/long.txt" --question "'What does it say?'"
+step a_long_context_is_ready 'ready'
+keys r
+step what_does_not_fit_is_told_with_what_to_do_here ':keep'
+escape
+keys :
+keys -l 'keep tail'
+keys Enter
+step keep_is_set 'the end of a too long context is kept'
+keys :
+keys -l 'max-context 300'
+keys Enter
+step and_the_limit 'max-context 300'
+keys r
+step then_it_is_answered 'done'
+step and_the_context_is_as_short_as_asked 'ctx [23][0-9][0-9]/'
+keys q
+step and_left 'shell> *$'
+
 name=$(printf 'evil\033]0;owned\007\033[31m.txt')
 printf 'red \033[31m and \033]2;owned\007 bell \007 and\000 zero. The code is 417.\n' >"$work/$name"
 head -c 200000 /dev/zero >>"$work/$name" # a binary file: read past its end if taken for a string

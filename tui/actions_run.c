@@ -1,5 +1,8 @@
 /* Actions about runs, contexts, questions and the model. */
+#include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "tui/actions.h"
 
@@ -57,6 +60,62 @@ void act_setup(struct app *app, const char *argument)
                 app->setup == SETUP_A
                     ? "setup A: the question is read dense, the answer is sparse (r runs)"
                     : "setup B: question and answer are sparse (r runs)");
+}
+
+/* Without an argument: the next choice. */
+void act_keep(struct app *app, const char *argument)
+{
+    static const struct {
+        const char *name, *says;
+    } choices[] = {
+        {"refuse", "a context that is too long is refused"},
+        {"head", "the beginning of a too long context is kept (r runs)"},
+        {"tail", "the end of a too long context is kept (r runs)"},
+        {"middle", "of a too long context the middle is left out (r runs)"},
+    };
+    enum { N_CHOICES = sizeof choices / sizeof *choices };
+    struct workbench_options *o = &app->options;
+    int choice = ((o->keep_given ? 1 + (int)o->keep : 0) + 1) % N_CHOICES;
+    if (argument)
+        for (choice = 0; choice < N_CHOICES && strcmp(choices[choice].name, argument);)
+            choice++;
+    if (choice == N_CHOICES) {
+        app_message(app, ROLE_WARN, "keep %s: expected head, tail, middle or refuse", argument);
+        return;
+    }
+    o->keep_given = choice > 0;
+    o->keep = choice > 0 ? (enum keep)(choice - 1) : KEEP_HEAD;
+    app_log_action(app, "keep", choices[choice].name);
+    app_message(app, ROLE_OK, "%s", choices[choice].says);
+}
+
+/* A whole number from 1 to max, or "default", which is 0. */
+static bool set_limit(struct app *app, const char *name, const char *argument, int max, int *limit)
+{
+    char *end;
+    errno = 0;
+    long n = argument ? strtol(argument, &end, 10) : 0;
+    bool is_default = argument && !strcmp(argument, "default");
+    if (!is_default && (!argument || *end || errno || n < 1 || n > max)) {
+        app_message(app, ROLE_WARN, ":%s takes a number from 1 to %d, or default", name, max);
+        return false;
+    }
+    *limit = (int)n;
+    app_log_action(app, name, argument);
+    app_message(app, ROLE_OK, "%s %s (r runs)", name, argument);
+    return true;
+}
+
+void act_max_context(struct app *app, const char *argument)
+{
+    struct workbench_options *o = &app->options;
+    if (set_limit(app, "max-context", argument, 1 << 30, &o->max_context) && o->max_context > 0)
+        o->keep_given = true; /* as on the command line: who sets a limit wants the rest cut */
+}
+
+void act_max_tokens(struct app *app, const char *argument)
+{
+    set_limit(app, "max-tokens", argument, 1 << 20, &app->options.max_tokens);
 }
 
 static bool refuse_while_running(struct app *app)

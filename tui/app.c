@@ -209,9 +209,24 @@ void app_message(struct app *app, enum role role, const char *format, ...)
         popup_message(app, role, "Error", text);
 }
 
+/* The engine's sentences name options of the command line; one that is an action here is called
+ * as the action is: "--keep" becomes ":keep". */
 void app_error(struct app *app, const struct error *err)
 {
-    app_message(app, ROLE_ERROR, "%s", err->text);
+    struct buf text = {0};
+    const char *from = err->text;
+    for (const char *dashes; (dashes = strstr(from, "--"));) {
+        size_t n = strspn(dashes + 2, "abcdefghijklmnopqrstuvwxyz-");
+        char *name = xstrndup(dashes + 2, n);
+        bool word = dashes == err->text || strchr(" (", dashes[-1]);
+        buf_append(&text, from, (size_t)(dashes - from));
+        buf_printf(&text, "%s%s", word && action_find(name) ? ":" : "--", name);
+        free(name);
+        from = dashes + 2 + n;
+    }
+    buf_append_str(&text, from);
+    app_message(app, ROLE_ERROR, "%s", text.data);
+    buf_free(&text);
 }
 
 void app_log_action(struct app *app, const char *name, const char *argument)
