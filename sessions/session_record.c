@@ -324,6 +324,8 @@ static void event_write(struct json *record, const struct event *e)
         json_set_string(record, "finish", finish_name(e->done.finish));
         if (e->done.error)
             record_set_bytes(record, "error", e->done.error, strlen(e->done.error));
+        if (e->done.device_lost)
+            json_set_bool(record, "device_lost", true);
         break;
     case EVENT_FINISHED:
         json_set_bool(record, "cancelled", e->finished.cancelled);
@@ -332,6 +334,8 @@ static void event_write(struct json *record, const struct event *e)
     case EVENT_FAILED:
         json_set_int(record, "code", e->failed.code);
         record_set_bytes(record, "text", e->failed.text, strlen(e->failed.text));
+        if (e->device_lost)
+            json_set_bool(record, "device_lost", true);
         break;
     case EVENT_PROGRESS:
         break;
@@ -391,6 +395,7 @@ static void event_read(const struct json *record, struct event *e)
         e->done.finish = finish_from_name(json_string(json_get(record, "finish")));
         if (record_get_bytes(record, "error", &text))
             e->done.error = buf_take(&text);
+        e->done.device_lost = json_bool(json_get(record, "device_lost"), false);
         break;
     case EVENT_FINISHED:
         e->finished.cancelled = json_bool(json_get(record, "cancelled"), false);
@@ -400,6 +405,7 @@ static void event_read(const struct json *record, struct event *e)
         e->failed.code = (enum exit_code)int_of(record, "code");
         if (record_get_bytes(record, "text", &text) && text.data)
             snprintf(e->failed.text, sizeof e->failed.text, "%s", text.data);
+        e->device_lost = json_bool(json_get(record, "device_lost"), false);
         break;
     case EVENT_PROGRESS:
         break;

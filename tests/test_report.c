@@ -87,7 +87,7 @@ static void apply_done(struct report *r, int question, int lane, enum finish fin
                        const char *error)
 {
     struct event e = {.kind = EVENT_DONE};
-    e.done = (struct done_event){question, lane, finish, error ? xstrdup(error) : NULL};
+    e.done = (struct done_event){question, lane, finish, error ? xstrdup(error) : NULL, false};
     report_apply(r, &e);
     event_free(&e);
 }

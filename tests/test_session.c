@@ -165,6 +165,26 @@ static void test_metrics_survive_a_record(void **state)
     json_free(record);
 }
 
+static void test_a_lost_device_survives_a_record(void **state)
+{
+    (void)state;
+    struct event events[] = {{.kind = EVENT_DONE}, {.kind = EVENT_FAILED}};
+    for (int lost = 0; lost < 2; lost++) {
+        struct event back;
+        events[0].done = (struct done_event){.finish = FINISH_ERROR, .device_lost = lost};
+        struct json *record = record_from_event(&events[0]);
+        assert_true(record_to_event(record, &back));
+        assert_int_equal(back.done.device_lost, lost);
+        json_free(record);
+        event_free(&back);
+        events[1].device_lost = lost;
+        record = record_from_event(&events[1]);
+        assert_true(record_to_event(record, &back));
+        assert_int_equal(back.device_lost, lost);
+        json_free(record);
+    }
+}
+
 static void test_a_torn_last_line_is_left_out_with_a_notice(void **state)
 {
     (void)state;
@@ -333,6 +353,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_is_written_is_read_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_metrics_survive_a_record, set_up, tear_down),
+        cmocka_unit_test(test_a_lost_device_survives_a_record),
         cmocka_unit_test_setup_teardown(test_a_torn_last_line_is_left_out_with_a_notice, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_every_prefix_of_a_log_is_read_or_refused, set_up,

@@ -109,7 +109,8 @@ struct lane_metrics {
 struct done_event {
     int question, lane;
     enum finish finish;
-    char *error; /* FINISH_ERROR: the sentence; owned */
+    char *error;      /* FINISH_ERROR: the sentence; owned */
+    bool device_lost; /* FINISH_ERROR: only a new process can use the device again */
 };
 
 struct event {
@@ -126,7 +127,10 @@ struct event {
             bool cancelled;
             double wall_ms;
         } finished;
-        struct error failed;
+        struct {
+            struct error failed;
+            bool device_lost; /* only a new process can use the device again */
+        };
     };
 };
 
