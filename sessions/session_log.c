@@ -329,6 +329,11 @@ void session_log_flush(struct session_log *log)
     sync_file(log);
 }
 
+const char *session_log_path(const struct session_log *log)
+{
+    return log->path;
+}
+
 const char *session_log_problem(const struct session_log *log)
 {
     return log && log->problem[0] ? log->problem : NULL;

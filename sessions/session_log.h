@@ -44,6 +44,7 @@ void session_log_action(struct session_log *log, const char *action, const char 
 void session_log_tick(struct session_log *log);
 /* Async-signal context never calls this; on SIGHUP/SIGTERM the main loop does, before exit. */
 void session_log_flush(struct session_log *log);
+const char *session_log_path(const struct session_log *log);
 /* NULL while all is saved; else one sentence: "NOT SAVED since 12:03: No space left on device". */
 const char *session_log_problem(const struct session_log *log);
 

@@ -4,6 +4,8 @@
  *   FAKE_RATE                      tokens a second of each lane
  *   FAKE_TOKENS                    tokens of an answer
  *   FAKE_FAIL_LANE                 this lane ends with an error after 5 tokens
+ *   FAKE_LOSE_AFTER                the device is lost after that many tokens
+ *   FAKE_LOSE_LOAD                 1: it is lost while a model is loaded
  *   FAKE_HOSTILE                   1: tokens hold escape sequences */
 #include "engine/run/engine.h"
 
@@ -234,9 +236,22 @@ static void end_lane(struct engine *e, int lane, enum finish finish)
                                                  : NULL}});
 }
 
+static const char LOST[] = "the device failed: an illegal memory access was encountered";
+
+static void lose_lane(struct engine *e, int lane)
+{
+    e->done[lane] = true;
+    push(e, (struct event){.kind = EVENT_DONE,
+                           .done = {.lane = lane,
+                                    .finish = FINISH_ERROR,
+                                    .error = xstrdup(LOST),
+                                    .device_lost = true}});
+}
+
 static void decode(struct engine *e, int64_t now)
 {
     int n_lanes = e->request->n_lanes, total = setting("FAKE_TOKENS", 40), n_done = 0;
+    int lose_after = setting("FAKE_LOSE_AFTER", INT32_MAX);
     int due = (int)((now - e->decode_ms) * setting("FAKE_RATE", 60) / 1000);
     bool tell = now - e->last_metrics_ms >= METRICS_MS;
     for (int lane = 0; lane < n_lanes; lane++) {
@@ -247,6 +262,8 @@ static void decode(struct engine *e, int64_t now)
             metrics(e, lane);
         if (!e->done[lane] && e->cancelled)
             end_lane(e, lane, FINISH_CANCELLED);
+        else if (!e->done[lane] && e->n_tokens[lane] >= lose_after)
+            lose_lane(e, lane);
         else if (!e->done[lane] && lane == setting("FAKE_FAIL_LANE", -1) && e->n_tokens[lane] >= 5)
             end_lane(e, lane, FINISH_ERROR);
         else if (!e->done[lane] && e->n_tokens[lane] >= total)
@@ -286,7 +303,12 @@ static void advance(struct engine *e)
     if (e->doing == LOADING) {
         int ms = setting("FAKE_LOAD_MS", 100);
         progress(e, PHASE_LOAD, (uint64_t)spent, (uint64_t)ms, -1);
-        if (e->cancelled || spent >= ms) {
+        if (setting("FAKE_LOSE_LOAD", 0)) {
+            struct event failed = {.kind = EVENT_FAILED, .device_lost = true};
+            fail_code(&failed.failed, EXIT_CODE_RUNTIME, "%s", LOST);
+            push(e, failed);
+            e->doing = IDLE;
+        } else if (e->cancelled || spent >= ms) {
             if (!e->cancelled)
                 loaded(e);
             end(e);

@@ -374,6 +374,88 @@ static void test_a_dumb_terminal_is_refused_in_one_sentence(void **state)
     release(&r);
 }
 
+/* --- A lost device ------------------------------------------------------------------------ */
+
+static void test_a_lost_device_leaves_the_screen_and_r_restarts_on_the_session(void **state)
+{
+    (void)state;
+    static const char *const environment[] = {"FAKE_LOSE_AFTER=9", NULL};
+    struct run r;
+    start(&r, environment, NULL, NULL);
+    wait_for(&r, "ready", 3000);
+    for (int time = 0; time < 2; time++) { /* what a restart begins can be restarted */
+        press(&r, "r");
+        size_t from = r.out.len;
+        assert_true(read_until(&r, from, "The GPU failed", 3000));
+        assert_true(read_until(&r, from, "ENGINE ERROR", 3000));
+        press(&r, "\033");
+        read_until(&r, 0, NULL, 200);
+        from = r.out.len;
+        press(&r, "?");
+        assert_true(read_until(&r, from, "type to filter", 2000));
+        assert_true(read_until(&r, from, "restart", 2000));
+        press(&r, "\033");
+        read_until(&r, 0, NULL, 200);
+        from = r.out.len;
+        press(&r, "r");
+        assert_true(read_until(&r, from, "cannot run", 2000));
+        from = r.out.len;
+        press(&r, "R");
+        assert_true(read_until(&r, from, "resumed", 5000));
+        assert_true(read_until(&r, from, "Harwick", 2000)); /* as far as the answer had come */
+        assert_true(read_until(&r, from, "ready", 3000));
+    }
+    assert_int_equal(waitpid(r.pid, NULL, WNOHANG), 0); /* the same process, another program */
+    quit(&r);
+}
+
+static void test_r_restarts_though_the_message_is_open(void **state)
+{
+    (void)state;
+    static const char *const environment[] = {"FAKE_LOSE_AFTER=9", NULL};
+    struct run r;
+    start(&r, environment, NULL, NULL);
+    wait_for(&r, "ready", 3000);
+    press(&r, "r");
+    wait_for(&r, "ENGINE ERROR", 3000);
+    size_t from = r.out.len;
+    press(&r, "R");
+    assert_true(read_until(&r, from, "resumed", 5000));
+    assert_true(read_until(&r, from, "ready", 3000));
+    char command[160];
+    snprintf(command, sizeof command, "grep -rqF '\"name\":\"restart\"' '%s'", state_folder);
+    assert_int_equal(system(command), 0);
+    quit(&r);
+}
+
+static void test_auto_restart_goes_on_by_itself(void **state)
+{
+    (void)state;
+    static const char *const environment[] = {"FAKE_LOSE_AFTER=9", "FAKE_AUTO_RESTART=1", NULL};
+    struct run r;
+    start(&r, environment, NULL, NULL);
+    wait_for(&r, "ready", 3000);
+    press(&r, "r");
+    size_t from = r.out.len;
+    assert_true(read_until(&r, from, "resumed", 5000));
+    assert_true(read_until(&r, from, "ready", 3000));
+    quit(&r);
+}
+
+/* It would fail again, and again. */
+static void test_auto_restart_waits_where_the_load_lost_the_device(void **state)
+{
+    (void)state;
+    static const char *const environment[] = {"FAKE_LOSE_LOAD=1", "FAKE_AUTO_RESTART=1", NULL};
+    struct run r;
+    start(&r, environment, NULL, NULL);
+    wait_for(&r, "The GPU failed", 3000);
+    assert_false(read_until(&r, 0, "resumed", 500));
+    press(&r, "\033");
+    read_until(&r, 0, NULL, 200);
+    quit(&r);
+}
+
 /* --- Storms ------------------------------------------------------------------------------- */
 
 static uint32_t random_state = 3;
@@ -518,6 +600,8 @@ int main(void)
         cmocka_unit_test(test_a_paste_of_a_megabyte_becomes_the_context_within_a_second),
         cmocka_unit_test(test_signals_restore_the_terminal_and_end_with_their_code),
         cmocka_unit_test(test_a_lost_terminal_ends_the_program),
+        cmocka_unit_test(test_a_lost_device_leaves_the_screen_and_r_restarts_on_the_session),
+        cmocka_unit_test(test_r_restarts_though_the_message_is_open),
         cmocka_unit_test(test_a_thousand_resizes_while_streaming_do_no_harm),
         cmocka_unit_test(test_no_outside_byte_acts_as_a_control),
     };
@@ -526,6 +610,8 @@ int main(void)
         cmocka_unit_test(test_streaming_keeps_to_its_bytes),
         cmocka_unit_test(test_a_crash_restores_the_terminal),
         cmocka_unit_test(test_a_dumb_terminal_is_refused_in_one_sentence),
+        cmocka_unit_test(test_auto_restart_goes_on_by_itself),
+        cmocka_unit_test(test_auto_restart_waits_where_the_load_lost_the_device),
         cmocka_unit_test(test_random_keys_do_no_harm),
     };
     static const int sizes[][2] = {{120, 40}, {200, 50}, {80, 24}};

@@ -122,6 +122,39 @@ step then_it_is_answered 'done'
 step and_the_context_is_as_short_as_asked 'ctx [23][0-9][0-9]/'
 keys q
 step and_left 'shell> *$'
+start resume
+step the_session_is_back 'ready'
+keys r
+step and_is_asked_with_the_same_limits 'done'
+keys q
+step and_left_again 'shell> *$'
+
+# Without a device nothing runs; R starts the program again, with the same options, on the session.
+export CUDA_VISIBLE_DEVICES=
+start --backend cuda --threads 1 --color 16 --sample needle-4k
+step no_device_is_told 'ENGINE ERROR'
+escape
+keys r
+step what_cannot_run_says_what_can_be_done 'cannot run: R restarts'
+keys R
+for ((i = 0; i < 600; i++)); do
+    running=$(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ')
+    case $running in
+    *"attnscope resume --backend=cuda --threads=1 --color=16 -- $work/state/"*) break ;;
+    esac
+    sleep 0.05
+done
+if [ "$i" = 600 ]; then
+    echo "[  FAILED  ] $size r_goes_on_with_its_options: $running"
+    exit 1
+fi
+echo "[       OK ] $size r_goes_on_with_its_options"
+step on_the_session 'magic number'
+step where_nothing_runs_either 'ENGINE ERROR'
+escape
+keys q
+step and_left 'shell> *$'
+unset CUDA_VISIBLE_DEVICES
 
 name=$(printf 'evil\033]0;owned\007\033[31m.txt')
 printf 'red \033[31m and \033]2;owned\007 bell \007 and\000 zero. The code is 417.\n' >"$work/$name"

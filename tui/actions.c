@@ -141,6 +141,15 @@ const struct action actions[] = {
      "Removes the current sparse column; u brings it back.",
      NULL,
      act_column_remove},
+    /* --- after the GPU failed --- */
+    {"restart",
+     IN_NEED,
+     {'R'},
+     NULL,
+     "Restart",
+     "After the GPU failed: starts the program again on this session.",
+     NULL,
+     act_restart},
     /* --- everywhere --- */
     {"help",
      IN_ALL,
@@ -485,11 +494,17 @@ const struct action *action_find(const char *name)
     return NULL;
 }
 
-const struct action *action_of_key(int code, enum pane pane)
+unsigned action_places(const struct app *app)
 {
+    return IN_PANE(app->focus) | (app_needs_restart(app) ? IN_NEED : 0);
+}
+
+const struct action *action_of_key(const struct app *app, int code)
+{
+    unsigned places = action_places(app);
     for (const struct action *a = actions; a->name; a++)
         for (int i = 0; i < ACTION_MAX_KEYS && a->keys[i]; i++)
-            if (a->keys[i] == code && (a->panes & IN_PANE(pane)))
+            if (a->keys[i] == code && (a->panes & places))
                 return a;
     return NULL;
 }

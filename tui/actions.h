@@ -11,6 +11,8 @@ enum { ACTION_MAX_KEYS = 3 };
 /* Where an action's keys work, one bit per pane; the palette reaches it from everywhere. */
 #define IN_PANE(pane) (1u << (pane))
 #define IN_ALL 0xFFu
+/* In all panes while only a restart helps, before what the key means there otherwise. */
+#define IN_NEED (1u << 8)
 
 struct action {
     const char *name; /* "stack-add": palette, "/stack-add" in the prompt, session log */
@@ -23,12 +25,14 @@ struct action {
     void (*run)(struct app *app, const char *argument); /* argument may be NULL */
 };
 
-/* Ends with a NULL name; a pane's own actions come before those of all panes. */
+/* Ends with a NULL name; the actions of some places come before those of all panes. */
 extern const struct action actions[];
 
 const struct action *action_find(const char *name);
-/* The action of a key in a pane; NULL: none. */
-const struct action *action_of_key(int code, enum pane pane);
+/* Where the person is: the bit of the focused pane, and IN_NEED while it is so. */
+unsigned action_places(const struct app *app);
+/* The action of a key there; NULL: none. */
+const struct action *action_of_key(const struct app *app, int code);
 void action_run(struct app *app, const struct action *action, const char *argument);
 /* "name argument" as typed; false: no such action. */
 bool action_run_command(struct app *app, const char *command);
@@ -38,6 +42,7 @@ void act_run(struct app *app, const char *argument); /* actions_run.c */
 void act_run_all(struct app *app, const char *argument);
 void act_stop(struct app *app, const char *argument);
 void act_quit(struct app *app, const char *argument);
+void act_restart(struct app *app, const char *argument);
 void act_forced(struct app *app, const char *argument);
 void act_setup(struct app *app, const char *argument);
 void act_keep(struct app *app, const char *argument);

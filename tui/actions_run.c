@@ -41,6 +41,20 @@ void act_quit(struct app *app, const char *argument)
         quit(app);
 }
 
+void act_restart(struct app *app, const char *argument)
+{
+    (void)argument;
+    if (!app_needs_restart(app))
+        app_message(app, ROLE_DIM, "the engine runs: there is no need to restart");
+    else if (!app->log)
+        app_message(app, ROLE_ERROR, "this session is not saved: a restart would lose it");
+    else if (session_log_problem(app->log))
+        popup_confirm(app, "Not all of this session is saved. Restart and lose the rest?",
+                      app_restart);
+    else
+        app_restart(app);
+}
+
 void act_forced(struct app *app, const char *argument)
 {
     (void)argument;

@@ -51,6 +51,8 @@ void app_free(struct app *app)
     free(app->matches);
     free(app->draft);
     free(app->message);
+    free(app->lost);
+    free(app->answer_prefix);
     free(app->model_path);
     free(app->state_folder);
     *app = (struct app){0};
@@ -66,6 +68,22 @@ static void load_default_lane(struct app *app)
     lanes[1].stack = stack;
     lanes_name(&stack, lanes[1].name);
     lanes_load(&app->lanes, lanes, 2);
+}
+
+/* The next runs are asked as the session's last one was. */
+static void load_request_options(struct app *app, const struct request *r)
+{
+    struct workbench_options *o = &app->options;
+    app->forced = r->forced;
+    app->setup = r->setup;
+    o->max_tokens = r->max_tokens;
+    o->max_context = r->max_context;
+    o->keep = r->keep;
+    o->keep_given = r->keep_given;
+    o->seed = r->seed;
+    o->sampling = r->sampling;
+    app->answer_prefix = r->answer_prefix ? xstrdup(r->answer_prefix) : NULL;
+    o->answer_prefix = app->answer_prefix;
 }
 
 static void load_session(struct app *app, struct session *s)
@@ -85,14 +103,13 @@ static void load_session(struct app *app, struct session *s)
     struct report *report = s->last_report;
     if (!report || !report->request || report->request->n_questions < 1)
         return;
+    load_request_options(app, report->request);
     for (int i = 0; i < app->n_questions; i++) {
         struct question *q = &app->questions[i];
         if (strcmp(q->text, report->request->questions[0]))
             continue;
         q->report = report;
         q->state = report->finished && !report->cancelled ? QUESTION_DONE : QUESTION_PARTIAL;
-        app->forced = report->request->forced;
-        app->setup = report->request->setup;
         app->context_info = (struct context_info){.n_tokens = report->context.n_tokens};
         s->last_report = NULL;
         break;
@@ -146,6 +163,10 @@ void app_start_log(struct app *app)
 void app_load_model(struct app *app, const char *name)
 {
     struct error err;
+    if (app_needs_restart(app)) {
+        app_message(app, ROLE_ERROR, "the engine cannot run: R restarts the program");
+        return;
+    }
     char *folder = hub_resolve(name, &err);
     if (!folder) {
         app_error(app, &err);
@@ -276,13 +297,14 @@ static void apply_failed(struct app *app, const struct error *err)
         app_unqueue(app);
         end_run(app, true, false, 0);
     }
-    app_error(app, err);
+    if (!app->lost)
+        app_error(app, err);
 }
 
 static void apply_finished(struct app *app, const struct event *e)
 {
     if (app->running >= 0)
-        end_run(app, false, e->finished.cancelled, e->finished.wall_ms);
+        end_run(app, app->lost != NULL, e->finished.cancelled, e->finished.wall_ms);
     else if (app->state == RUN_LOADING || app->state == RUN_STOPPING)
         app->state = app->has_model ? RUN_READY : RUN_NO_MODEL;
 }
@@ -299,7 +321,8 @@ static void apply_context(struct app *app, const struct context_info *c)
 
 void app_apply_event(struct app *app, const struct event *e)
 {
-    struct question *q = app->running >= 0 ? &app->questions[app->running] : NULL;
+    bool was_running = app->running >= 0;
+    struct question *q = was_running ? &app->questions[app->running] : NULL;
     session_log_event(app->log, e);
     app->log_waiting = true;
     if (e->kind != EVENT_PROGRESS) /* shown at the pace of the figures */
@@ -317,7 +340,9 @@ void app_apply_event(struct app *app, const struct event *e)
         apply_context(app, &e->context);
         break;
     case EVENT_DONE:
-        if (e->done.finish == FINISH_ERROR)
+        if (e->done.device_lost)
+            app_device_lost(app, e->done.error ? e->done.error : "no reason was given");
+        else if (e->done.finish == FINISH_ERROR)
             app_message(app, ROLE_ERROR, "column %c: %s", lanes_letter(e->done.lane),
                         e->done.error ? e->done.error : "failed");
         break;
@@ -325,12 +350,15 @@ void app_apply_event(struct app *app, const struct event *e)
         apply_finished(app, e);
         break;
     case EVENT_FAILED:
+        if (e->device_lost)
+            app_device_lost(app, e->failed.text);
         apply_failed(app, &e->failed);
         break;
     case EVENT_TOKEN:
     case EVENT_METRICS:
         break;
     }
+    app_after_device_lost(app, was_running);
 }
 
 /* --- Time --------------------------------------------------------------------------------- */
@@ -416,10 +444,13 @@ void app_handle_key(struct app *app, int code)
     app->dirty = true;
     if (code == CODE_UNKNOWN)
         return;
-    const struct action *action = action_of_key(code, app->focus);
+    const struct action *action = action_of_key(app, code);
     /* Stop, suspend and repaint work everywhere. */
     bool control = code == CODE_CTRL('C') || code == CODE_CTRL('Z') || code == CODE_CTRL('L') ||
                    code == CODE_F0 + 9;
+    /* A message that says what R does need not be closed first. */
+    if (code == 'R' && app->popup.open && !app->popup.on_yes && app_needs_restart(app))
+        popup_close(app);
     if (control && action && !(app->insert && code == CODE_CTRL('L'))) {
         action_run(app, action, NULL);
     } else if (app->popup.open) {

@@ -33,7 +33,7 @@ enum run_state {
     RUN_STOPPING,
     RUN_PARTIAL,
     RUN_DONE,
-    RUN_ENGINE_ERROR /* no device: nothing can run until a restart */
+    RUN_ENGINE_ERROR /* no device, or a lost one: nothing can run until a restart */
 };
 
 /* What the line at the bottom is being typed for. */
@@ -92,10 +92,12 @@ struct app {
     bool ascii, mono;
     int64_t now_ms; /* set by the main loop before anything is handled */
     bool dirty, quit;
+    bool restart; /* quit, and go on with this session in a new process */
     int exit_code;
 
     struct engine *engine;
     enum run_state state;
+    char *lost; /* owned: what to tell of the GPU that failed for good; NULL: it has not */
     bool has_model, embedded; /* embedded: the model that comes with the program */
     struct model_info model;
 
@@ -113,6 +115,7 @@ struct app {
     struct shown shown;
     bool forced;
     enum setup setup;
+    char *answer_prefix; /* owned: options.answer_prefix of a resumed session */
 
     struct lanes lanes;
     int screen; /* index in screens[] */
@@ -169,6 +172,17 @@ void app_message(struct app *app, enum role role, const char *format, ...)
 void app_error(struct app *app, const struct error *err);
 void app_log_action(struct app *app, const char *name, const char *argument);
 
+/* --- After the GPU failed (app_restart.c) --- */
+
+/* Only a new process can run anything. */
+bool app_needs_restart(const struct app *app);
+/* Leaves for a new process on this session. */
+void app_restart(struct app *app);
+/* An event told that the device is lost: says so, and what can still be done. */
+void app_device_lost(struct app *app, const char *error);
+/* After each event: with --auto-restart, restarts when the run that lost the device has ended. */
+void app_after_device_lost(struct app *app, bool was_running);
+
 /* --- Running (app_run.c) --- */
 
 bool app_busy(const struct app *app);
@@ -219,6 +233,9 @@ void app_log_lanes(struct app *app);
  * context or the mode is another now.  NULL: none. */
 struct report_lane *app_result(const struct app *app, int question, int lane, bool *stale,
                                int *report_index);
+/* The words of the line at the bottom: the message, else that the GPU failed, in what has room in
+ * width cells.  NULL: none. */
+const char *app_notice(const struct app *app, int width, enum role *role);
 /* Keys that an answer step sees, about; 0: unknown. */
 int app_n_keys(const struct app *app);
 /* The lane whose figures the strip shows: the current one, or the first sparse one. */

@@ -48,10 +48,10 @@ static bool can_run(struct app *app, int i)
         app_message(app, ROLE_WARN, "there is no question yet: press i and type one");
         return false;
     }
-    if (app->state == RUN_ENGINE_ERROR || !app->engine) {
+    if (app_needs_restart(app) || !app->engine) {
         app_message(app, ROLE_ERROR,
                     app->state == RUN_STARTING ? "the engine is starting"
-                                               : "the engine cannot run: restart");
+                                               : "the engine cannot run: R restarts the program");
         return false;
     }
     if (!app->has_model) {

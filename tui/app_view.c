@@ -1,5 +1,6 @@
 /* What panes and actions look up in the state. */
 #include <math.h>
+#include <string.h>
 
 #include "tui/app.h"
 
@@ -34,6 +35,16 @@ struct report_lane *app_result(const struct app *app, int question, int lane, bo
     if (report_index)
         *report_index = at;
     return report_lane(q->report, 0, at);
+}
+
+const char *app_notice(const struct app *app, int width, enum role *role)
+{
+    *role = app->message ? app->message_role : ROLE_ERROR;
+    if (app->message || !app->lost)
+        return app->message;
+    return (int)strlen(app->lost) <= width
+               ? app->lost
+               : "The GPU failed: R restarts on this session; reading and saving still work.";
 }
 
 int app_n_keys(const struct app *app)

@@ -120,8 +120,10 @@ void divergence_draw(const struct app *app, struct grid *g, struct rect area)
         grid_put_right(g, area, area.w - 1, 0, ROLE_DIM, 0, " n/N next/prev ");
         line = 1;
     }
-    if (app->message && area.h == 1) { /* no rule of its own on small windows */
-        grid_put(g, area, 1, line, app->message_role, 0, app->message);
+    enum role notice_role;
+    const char *notice = app_notice(app, area.w - 2, &notice_role);
+    if (notice && area.h == 1) { /* no rule of its own on small windows */
+        grid_put(g, area, 1, line, notice_role, 0, notice);
         return;
     }
     struct buf text = {0};

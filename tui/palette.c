@@ -163,7 +163,7 @@ void palette_open(struct app *app, enum palette_kind kind)
     switch (kind) {
     case PALETTE_HELP:
         for (const struct action *a = actions; a->name; a++)
-            if ((a->panes & IN_PANE(app->focus)) && a->panes != IN_ALL)
+            if ((a->panes & action_places(app)) && a->panes != IN_ALL)
                 add_action(p, a);
         for (const struct action *a = actions; a->name; a++)
             if (a->panes == IN_ALL)

@@ -88,11 +88,13 @@ void prompt_draw(const struct app *app, struct grid *g, struct rect area)
 
 void prompt_rule_draw(const struct app *app, struct grid *g, struct rect area)
 {
+    enum role notice_role;
+    const char *notice = app_notice(app, area.w - 4, &notice_role);
     grid_hline(g, area, 0, ROLE_DIM);
     if (app->matches)
         grid_printf(g, area, 1, 0, ROLE_TEXT, 0, " %s ", app->matches);
-    else if (app->message)
-        grid_printf(g, area, 1, 0, app->message_role, 0, " %s ", app->message);
+    else if (notice)
+        grid_printf(g, area, 1, 0, notice_role, 0, " %s ", notice);
     else
         grid_put(g, area, 1, 0, ROLE_DIM, 0,
                  app->insert

@@ -13,6 +13,7 @@
 
 #include "engine/base/file.h"
 #include "engine/base/memory.h"
+#include "engine/text/screen_text.h"
 #include "tui/app.h"
 #include "tui/editor.h"
 #include "tui/keys.h"
@@ -296,7 +297,7 @@ static void finish(struct loop *l, bool by_signal)
     }
     char *notice = problem ? xstrdup(problem) : NULL;
     term_close();
-    if (by_signal) /* whatever the engine is doing */
+    if (by_signal || app->lost) /* whatever the engine is doing */
         signals_exit_deadline(app->exit_code, EXIT_DEADLINE_MS);
     if (app->engine)
         engine_stop(app->engine);
@@ -307,6 +308,36 @@ static void finish(struct loop *l, bool by_signal)
     if (notice)
         fprintf(stderr, "attnscope: %s\n", notice);
     free(notice);
+}
+
+/* A process cannot repair a lost device, a new one can use it: runs this program anew, which reads
+ * the session.  Returns, with the exit code, only if that fails. */
+static int restart(struct loop *l)
+{
+    struct app *app = &l->app;
+    const char *const *args = app->options.restart_args;
+    size_t n = 0;
+    while (args && args[n])
+        n++;
+    const char **argv = xcalloc(n + 5, sizeof *argv);
+    argv[0] = "attnscope";
+    argv[1] = "resume";
+    for (size_t i = 0; i < n; i++)
+        argv[2 + i] = args[i];
+    argv[2 + n] = "--"; /* a path may begin with a dash */
+    argv[3 + n] = session_log_path(app->log);
+    session_log_flush(app->log);
+    term_close();
+    signals_restore_mask();
+    /* A driver's descriptors would keep the device's memory, the log's its lock. */
+    close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+    execv("/proc/self/exe", (char *const *)(uintptr_t)argv);
+    char *path = screen_text_name(argv[3 + n], 0);
+    fprintf(stderr, "attnscope: cannot restart: %s; go on with: attnscope resume %s\n",
+            strerror(errno), path);
+    free(path);
+    free(argv);
+    return EXIT_CODE_RUNTIME;
 }
 
 int workbench_run(const struct workbench_options *options)
@@ -335,6 +366,8 @@ int workbench_run(const struct workbench_options *options)
     start(l);
     while (!app->quit)
         turn(l);
+    if (app->restart && app->exit_code == EXIT_CODE_OK) /* a signal goes before */
+        app->exit_code = restart(l);
     code = app->exit_code;
     finish(l, code > 128);
 

@@ -35,7 +35,11 @@ struct workbench_options {
     struct sampling sampling; /* all zero: greedy */
 
     struct session *resume; /* goes on with this session's log; taken; NULL: a new log */
-    bool ascii;             /* only ASCII, also where the locale has more */
+    /* When the GPU has failed for good, a new process goes on with the session: at the press of a
+     * key, or at once after the run that it failed in. */
+    bool auto_restart;
+    const char *const *restart_args; /* for it: options of `resume`; NULL-terminated, NULL: none */
+    bool ascii;                      /* only ASCII, also where the locale has more */
     enum color_mode color;
 };
 

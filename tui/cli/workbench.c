@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/buf.h"
+#include "engine/base/memory.h"
 #include "tui/cli/commands.h"
 #include "tui/cli/debug.h"
 #include "tui/cli/request_args.h"
@@ -12,9 +14,29 @@ struct args {
     const char *model, *session;
     struct engine_options engine;
     struct request_args request;
-    bool ascii;
+    bool ascii, auto_restart;
     int color;
+    char **restart_args; /* what a restart gives to `resume`: "--threads=2"; NULL-terminated */
+    size_t n_restart_args, restart_capacity;
 };
+
+static void args_free(struct args *a)
+{
+    request_args_free(&a->request);
+    for (size_t i = 0; i < a->n_restart_args; i++)
+        free(a->restart_args[i]);
+    free(a->restart_args);
+}
+
+static void keep_for_restart(struct args *a, const char *name, const char *value)
+{
+    struct buf arg = {0};
+    buf_printf(&arg, "--%s%s%s", name, value ? "=" : "", value ? value : "");
+    a->restart_args = array_grow(a->restart_args, &a->restart_capacity, a->n_restart_args + 2,
+                                 sizeof *a->restart_args);
+    a->restart_args[a->n_restart_args++] = buf_take(&arg);
+    a->restart_args[a->n_restart_args] = NULL;
+}
 
 static bool handle(void *user, const char *name, const char *value, struct error *err)
 {
@@ -23,17 +45,23 @@ static bool handle(void *user, const char *name, const char *value, struct error
     struct args *a = user;
     bool ok = true;
     int choice = 0;
-    if (!name)
+    if (!name) {
         a->model = value;
-    else if (cli_engine_option(&a->engine, name, value, err, &ok) ||
-             request_args_option(&a->request, name, value, &ok, err))
+        return true;
+    }
+    if (request_args_option(&a->request, name, value, &ok, err))
         return ok;
-    else if (strcmp(name, "ascii") == 0)
+    if (strcmp(name, "ascii") == 0) {
         a->ascii = true;
-    else if (strcmp(name, "color") == 0) {
+    } else if (strcmp(name, "auto-restart") == 0) {
+        a->auto_restart = true;
+    } else if (strcmp(name, "color") == 0) {
         ok = cli_choice(name, value, colors, &choice, err);
         a->color = modes[choice];
+    } else {
+        cli_engine_option(&a->engine, name, value, err, &ok);
     }
+    keep_for_restart(a, name, value);
     return ok;
 }
 
@@ -70,6 +98,8 @@ static bool start(struct args *a, struct session *session, int *code, struct err
         .answer_prefix = r->answer_prefix,
         .sampling = r->sampling,
         .resume = session,
+        .auto_restart = a->auto_restart,
+        .restart_args = (const char *const *)a->restart_args,
         .ascii = a->ascii,
         .color = (enum color_mode)a->color,
     };
@@ -88,7 +118,7 @@ static int run_workbench(int argc, char **argv)
     if (cli_parse(&command_workbench, argc, argv, handle, &a, &code) &&
         !start(&a, NULL, &code, &err))
         code = cli_fail(&err);
-    request_args_free(&a.request);
+    args_free(&a);
     return code;
 }
 
@@ -134,12 +164,13 @@ static int run_resume(int argc, char **argv)
         if (!session || !start(&a, session, &code, &err))
             code = cli_fail(&err);
     }
-    request_args_free(&a.request);
+    args_free(&a);
     return code;
 }
 
 #define SCREEN_OPTIONS                                                                             \
-    {"ascii", NULL, "only ASCII on the screen"},                                                   \
+    {"auto-restart", NULL, "if the GPU fails, restart on the same session without asking"},        \
+        {"ascii", NULL, "only ASCII on the screen"},                                               \
     {                                                                                              \
         "color", "auto|never|16|256", "colours (auto: what the terminal has; NO_COLOR: none)"      \
     }
