@@ -38,7 +38,9 @@ struct device_options {
 struct device_info {
     char name[128]; /* e.g. "AMD EPYC, 2 threads, AVX-512 BF16" */
     int n_threads;
-    uint64_t total_bytes, free_bytes; /* memory of the device now */
+    uint64_t total_bytes, free_bytes; /* memory of the device now; 0: unknown */
+    int max_rows;       /* rows of one call that suit the device */
+    double chunk_flops; /* work of one prefill chunk after which a cancel is still prompt */
 };
 
 /* --- Weights ----------------------------------------------------------------------------- */
@@ -187,6 +189,9 @@ struct pick {
     float top_logits[PICK_TOP];
 };
 
+/* Operations that were recorded once, to be replayed as one; see record_begin. */
+struct recording;
+
 /* Largest sizes that will be asked of the operations, to size workspaces. */
 struct workspace_need {
     int max_rows;  /* rows of one call */
@@ -211,14 +216,28 @@ struct backend {
     void (*release)(struct device *dev, void *p);
     void (*upload)(struct device *dev, void *to, const void *from, size_t n_bytes);
     void (*download)(struct device *dev, void *to, const void *from, size_t n_bytes);
+    /* From device memory to device memory, enqueued; the two do not overlap. */
+    void (*copy)(struct device *dev, void *to, const void *from, size_t n_bytes);
     /* Waits for all that was enqueued.  False if an operation failed, with the reason. */
     bool (*sync)(struct device *dev, char *why, size_t n_why);
+    /* True once the device is beyond repair in this process: every later call fails.  NULL: never
+     * happens. */
+    bool (*lost)(struct device *dev);
     /* Sizes the workspaces; call again when the need grows.  False: out of memory. */
     bool (*reserve)(struct device *dev, const struct workspace_need *need);
 
     /* Clock: time_mark enqueues a mark; time_between waits for both and gives microseconds. */
     void (*time_mark)(struct device *dev, int slot); /* 0 <= slot < 64 */
     double (*time_between_us)(struct device *dev, int from_slot, int to_slot);
+
+    /* Recording; all NULL where a device gains nothing by it.  Between record_begin and record_end
+     * operations are not run but recorded; memory, upload, download, sync, time and reserve may not
+     * be called.  replay enqueues them again, with what their device memory holds then.
+     * record_end gives NULL on failure (latched). */
+    bool (*record_begin)(struct device *dev);
+    struct recording *(*record_end)(struct device *dev);
+    void (*replay)(struct device *dev, struct recording *recording);
+    void (*recording_close)(struct device *dev, struct recording *recording);
 
     /* x [n_rows, dim] = table[tokens[i]] (+ positions[position(i)] if positions is not NULL).
      * tokens [n_rows] (device). */
@@ -242,6 +261,10 @@ struct backend {
      * alone, so that lanes that share them draw alike. */
     void (*pick)(struct device *dev, struct pick *out, const float *logits, int vocab_size,
                  const struct sampling *sampling, const struct step_state *step);
+    /* Goes on to the next token: *before = *step, *token = chosen->token, log[step->step % n_log] =
+     * *chosen; then step->n_tail and step->step rise by one.  All (device); log [n_log]. */
+    void (*advance)(struct device *dev, struct step_state *step, struct step_state *before,
+                    int32_t *token, const struct pick *chosen, struct pick *log, int n_log);
     /* *out = KL(softmax(p) || softmax(q)) in nats; p, q [vocab_size] logits (device), out (device).
      */
     void (*kl_divergence)(struct device *dev, float *out, const float *p, const float *q,
@@ -294,6 +317,10 @@ struct backend {
     void (*probe)(struct device *dev, const struct attention *att, const struct selection *sel,
                   const struct attention_probe *out);
 
+    /* For benchmarks: p [n] (device) = uniform numbers in [-scale, scale), the same on every
+     * backend for the same seed. */
+    void (*fill_random)(struct device *dev, void *p, size_t n, enum dtype dtype, float scale,
+                        uint64_t seed);
     /* For benchmarks: bytes/s of a sequential read of a buffer larger than the caches, and
      * flop/s of f32 multiply-adds and of the fastest product prefill may use. */
     double (*measure_read_bandwidth)(struct device *dev);
@@ -303,13 +330,21 @@ struct backend {
     double (*measure_peak_flops)(struct device *dev);
 };
 
-/* NULL-terminated, in order of preference. */
-extern const struct backend *const backends[];
-
 extern const struct backend backend_cpu;
 
+/* What a module exports as `attnscope_backend`: its table, if it was built for this interface. */
+enum { BACKEND_INTERFACE = 1 };
+typedef const struct backend *backend_module(int interface);
+
+/* Names of the backends, in order of preference, NULL-terminated. */
+extern const char *const backend_names[];
+/* The backend's table; NULL with the reason in why [n_why] if this machine cannot load it.  The
+ * cuda backend is a module, loaded at the first call and never unloaded: $ATTNSCOPE_CUDA_MODULE, or
+ * attnscope-cuda.so beside the program, or in its library folder. */
+const struct backend *backend_find(const char *name, char *why, size_t n_why);
+
 /* Opens the named backend, or the first that works for "auto".  On failure returns NULL with the
- * reason of each backend tried. */
+ * reason of each backend tried.  On success why holds the reasons of those that come before. */
 struct device *backend_open(const char *name, const struct device_options *options,
                             const struct backend **backend, char *why, size_t n_why);
 

@@ -5,11 +5,13 @@
 
 #include <stdint.h>
 
+#include "kernels/portable.h"
+
 struct philox {
     uint32_t word[4];
 };
 
-static inline struct philox philox_4x32(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
+PORTABLE struct philox philox_4x32(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
                                         uint32_t c3)
 {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
@@ -22,17 +24,18 @@ static inline struct philox philox_4x32(uint64_t key, uint32_t c0, uint32_t c1, 
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (struct philox){{c0, c1, c2, c3}};
+    struct philox result = {{c0, c1, c2, c3}};
+    return result;
 }
 
 /* Uniform in [0, 1) with 24 bits. */
-static inline float philox_unit(uint32_t word)
+PORTABLE float philox_unit(uint32_t word)
 {
     return (float)(word >> 8) * (1.0f / 16777216.0f);
 }
 
 /* Uniform in [0, n), n > 0, by multiplication (bias below n / 2^32). */
-static inline uint32_t philox_below(uint32_t word, uint32_t n)
+PORTABLE uint32_t philox_below(uint32_t word, uint32_t n)
 {
     return (uint32_t)(((uint64_t)word * n) >> 32);
 }

@@ -17,6 +17,8 @@ struct ask_result {
     int n_tokens[REQUEST_MAX_QUESTIONS][REQUEST_MAX_LANES];
     int n_done[REQUEST_MAX_QUESTIONS][REQUEST_MAX_LANES];
     int n_cached, n_finished, n_failed;
+    bool device_lost; /* some event said so */
+    int n_lost;       /* events that say that the device is lost */
     /* Tokens by index, none after its lane's done, nothing after the end; progress never falls. */
     bool in_order;
     uint64_t prefilled; /* tokens, as the last progress said */
@@ -42,6 +44,9 @@ static inline void ask_take(struct ask_result *a, const struct event *e)
     }
     if (e->kind == EVENT_DONE)
         a->n_done[e->done.question][e->done.lane]++;
+    a->n_lost += e->kind == EVENT_DONE && e->done.device_lost;
+    a->n_lost += e->kind == EVENT_FAILED && e->device_lost;
+    a->device_lost = a->n_lost > 0;
     a->n_finished += e->kind == EVENT_FINISHED;
     a->n_failed += e->kind == EVENT_FAILED;
     if (e->kind == EVENT_PROGRESS) {

@@ -59,7 +59,7 @@ check bad_assertion 2 'assert' "${ask[@]}" --assert 'wrong>=1'
 check unknown_bench 2 'unknown benchmark' "$program" bench wrong
 check no_terminal 2 'terminal' "$program"
 
-check no_such_device 5 "no backend 'cuda'" "${ask[@]}" --backend cuda
+check no_such_device 5 'cuda: .*(module|driver|GPU)' env CUDA_VISIBLE_DEVICES= "${ask[@]}" --backend cuda
 
 # Stacks
 check unknown_masker 2 'no masker "snik".*sink' "${ask[@]}" --stack snik:4

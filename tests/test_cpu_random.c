@@ -1,5 +1,5 @@
 /* Random selections: counts, weights, uniformity, coordinates of randomness. */
-#include "kernels/cpu/select_permutation.h"
+#include "kernels/permutation.h"
 #include "tests/selection_trial.h"
 
 /* --- At random -------------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@
 #include "engine/base/memory.h"
 #include "engine/run/prompt.h"
 #include "tests/engine_run.h"
+#include "tests/test_backend.h"
 
 #include <cmocka.h>
 
@@ -125,7 +126,7 @@ static void test_split_prompts_have_the_joined_prompts_ids(void **state)
 static struct engine *start_engine(void)
 {
     struct error err = {0};
-    struct engine_options options = {.backend = "cpu", .kv_dtype = DTYPE_F32};
+    struct engine_options options = {.backend = test_backend(), .kv_dtype = DTYPE_F32};
     struct engine *e = engine_start(&options, &err);
     if (!e || !load_run(e, model_folder, &err))
         fail_msg("%s", err.text);
@@ -216,5 +217,7 @@ int main(void)
         cmocka_unit_test(test_split_prompts_have_the_joined_prompts_ids),
         cmocka_unit_test(test_dense_and_sparse_answers_are_the_references),
     };
+    if (!test_backend_opens())
+        return TEST_SKIPPED;
     return cmocka_run_group_tests(tests, open_golden, close_golden);
 }

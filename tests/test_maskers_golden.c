@@ -14,6 +14,7 @@
 #include "engine/attention/sparse_attention.h"
 #include "tests/golden_maskers.h"
 #include "tests/temp_folder.h"
+#include "tests/test_backend.h"
 
 #include <cmocka.h>
 
@@ -35,7 +36,7 @@ static int setup(void **state)
     c->folder = temp_folder_make();
     c->manifest = golden_manifest();
     struct device_options options = {.n_threads = 2, .exact = true};
-    c->dev = backend_open("cpu", &options, &c->backend, why, sizeof why);
+    c->dev = backend_open(test_backend(), &options, &c->backend, why, sizeof why);
     if (!c->dev)
         fail_msg("%s", why);
     *state = c;
@@ -176,7 +177,7 @@ static struct run_result run_case(struct checker *c, const struct stack *stack, 
                                              .out = path,
                                              .stack = stack,
                                              .compat = compat,
-                                             .backend = "cpu",
+                                             .backend = test_backend(),
                                              .n_threads = 1};
     struct error err = {0};
     if (!attention_case_run(&options, &err))
@@ -581,5 +582,7 @@ int main(void)
         cmocka_unit_test(test_oracle_top_p_equals_the_reference),
         cmocka_unit_test(test_stacks_in_any_order_equal_the_reference),
     };
+    if (!test_backend_opens())
+        return TEST_SKIPPED;
     return cmocka_run_group_tests(tests, setup, teardown);
 }

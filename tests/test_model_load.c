@@ -266,6 +266,34 @@ static void test_values_that_are_not_finite_are_counted(void **state)
     }
 }
 
+/* One in every 37 elements, over blocks of counting and the rest behind them. */
+static void test_values_that_are_not_finite_are_counted_wherever_they_lie(void **state)
+{
+    (void)state;
+    enum { N = 5000 };
+    static const struct {
+        const char *dtype;
+        size_t size;
+        unsigned char high[2]; /* the last byte of an infinity and the one before it */
+    } cases[] = {{"BF16", 2, {0xFF, 0x80}},
+                 {"F16", 2, {0x7C, 0x01}},
+                 {"F32", 4, {0x7F, 0x80}},
+                 {"F64", 8, {0x7F, 0xF0}}};
+    static unsigned char bytes[N * 8 + 1];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        size_t size = cases[i].size, n_want = 0;
+        unsigned char *at = bytes + 1; /* files hold unaligned tensors */
+        memset(bytes, 0x3B, sizeof bytes);
+        for (size_t j = 0; j < N; j += 37, n_want++) {
+            at[(j + 1) * size - 1] = cases[i].high[0];
+            at[(j + 1) * size - 2] = cases[i].high[1];
+        }
+        assert_int_equal(tensor_count_non_finite(at, cases[i].dtype, N), n_want);
+        assert_int_equal(tensor_count_non_finite(at, cases[i].dtype, 75), 3);
+    }
+    assert_int_equal(tensor_count_non_finite(bytes, "I32", N), 0);
+}
+
 static void test_a_missing_lm_head_is_replaced_by_the_embedding(void **state)
 {
     (void)state;
@@ -429,6 +457,7 @@ int main(void)
         TEST(test_f64_is_used_as_f32_with_a_note),
         TEST(test_gpt2_names_may_lack_their_prefix),
         TEST(test_values_that_are_not_finite_are_counted),
+        TEST(test_values_that_are_not_finite_are_counted_wherever_they_lie),
         TEST(test_a_missing_lm_head_is_replaced_by_the_embedding),
         TEST(test_missing_tensors_are_listed_ten_at_most),
         TEST(test_tensors_without_a_place_are_noted),

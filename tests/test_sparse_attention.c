@@ -188,6 +188,29 @@ static void test_time_is_counted_over_layers_but_not_while_probing(void **state)
     scene_close(s);
 }
 
+static void test_the_untimed_method_does_the_same_and_is_not_timed(void **state)
+{
+    (void)state;
+    static const char *const stacks[] = {"dense", "sink:4,local:16,oracle-topk:4%"};
+    for (int which = 0; which < 2; which++) {
+        struct scene *s = scene_open(1, 300, 7);
+        struct sparse_attention *sparse = open_method(stacks[which], 1, 300);
+        struct attention_method timed = sparse_attention_method(sparse);
+        struct attention_method untimed = sparse_attention_untimed(sparse);
+        timed.attend(timed.user, &s->att);
+        float *want = download_out(s);
+        sparse_attention_us_reset(sparse);
+        untimed.attend(untimed.user, &s->att);
+        float *got = download_out(s);
+        assert_memory_equal(got, want, N_HEADS * HEAD_DIM * sizeof *got);
+        assert_float_equal(sparse_attention_us(sparse), 0, 0);
+        free(got);
+        free(want);
+        sparse_attention_close(sparse);
+        scene_close(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +218,7 @@ int main(void)
         cmocka_unit_test(test_the_method_chops_and_equals_the_whole_call),
         cmocka_unit_test(test_probes_measure_recall_and_output_error),
         cmocka_unit_test(test_time_is_counted_over_layers_but_not_while_probing),
+        cmocka_unit_test(test_the_untimed_method_does_the_same_and_is_not_timed),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -15,6 +15,7 @@
 
 enum {
     SELECTION_BYTES = 32 << 20,
+    SELECTION_SHARE = 128, /* a selection may take this part of a recording device's memory */
     MAX_PIECE_ROWS = 256,
     FIRST_TIME_SLOT = 32, /* marks 32..63 of the device's clock are this module's */
     N_SPANS = 16          /* pairs of marks in flight */
@@ -51,12 +52,46 @@ struct sparse_attention {
 
 /* --- Pieces of a call --------------------------------------------------------------------- */
 
+/* A score, a key, its probability and its bias per head, and the index and heads per group. */
+static uint64_t row_bytes(int n_heads, int n_kv_heads, int max_keys)
+{
+    return (uint64_t)max_keys * ((uint64_t)n_heads * 16 + (uint64_t)n_kv_heads * 8);
+}
+
+static int rows_within(uint64_t n_bytes, int n_heads, int n_kv_heads, int max_keys)
+{
+    uint64_t each = row_bytes(n_heads, n_kv_heads, max_keys);
+    uint64_t rows = n_bytes / (each ? each : 1);
+    return rows < 1 ? 1 : rows > MAX_PIECE_ROWS ? MAX_PIECE_ROWS : (int)rows;
+}
+
 int sparse_attention_max_rows(int n_heads, int n_kv_heads, int max_keys)
 {
-    /* A score, a key, its probability and its bias per head, and the index and heads per group. */
-    size_t row_bytes = (size_t)max_keys * ((size_t)n_heads * 16 + (size_t)n_kv_heads * 8);
-    size_t rows = SELECTION_BYTES / (row_bytes ? row_bytes : 1);
-    return rows < 1 ? 1 : rows > MAX_PIECE_ROWS ? MAX_PIECE_ROWS : (int)rows;
+    return rows_within(SELECTION_BYTES, n_heads, n_kv_heads, max_keys);
+}
+
+/* By what the device is, not by what is free at the moment, so that a run can be repeated bit by
+ * bit: a kernel may treat one row and many in different orders of sums. */
+static int device_max_rows(const struct backend *backend, struct device *dev,
+                           const struct model_config *config, int max_keys)
+{
+    uint64_t n_bytes = SELECTION_BYTES;
+    if (backend->record_begin) {
+        struct device_info info;
+        backend->describe(dev, &info);
+        uint64_t share = info.total_bytes / SELECTION_SHARE;
+        n_bytes = share > n_bytes ? share : n_bytes;
+    }
+    return rows_within(n_bytes, config->n_heads, config->n_kv_heads, max_keys);
+}
+
+uint64_t sparse_attention_bytes(const struct stack *stack, const struct backend *backend,
+                                struct device *dev, const struct model_config *config, int max_keys)
+{
+    if (stack_is_dense(stack))
+        return 0;
+    int rows = device_max_rows(backend, dev, config, max_keys);
+    return (uint64_t)rows * row_bytes(config->n_heads, config->n_kv_heads, max_keys);
 }
 
 struct attention sparse_attention_rows(const struct attention *att, int first, int n_rows)
@@ -72,8 +107,8 @@ struct attention sparse_attention_rows(const struct attention *att, int first, i
     return piece;
 }
 
-static void select_keys(const struct stack *stack, const struct backend *backend,
-                        struct device *dev, struct selection *sel, const struct attention *att)
+void sparse_attention_select(const struct stack *stack, const struct backend *backend,
+                             struct device *dev, struct selection *sel, const struct attention *att)
 {
     backend->selection_begin(dev, sel, att);
     for (int i = 0; i < stack->n; i++) {
@@ -95,7 +130,7 @@ void sparse_attention_once(const struct stack *stack, const struct backend *back
         backend->select_sink(dev, sel, att, (struct budget){true, 1});
         backend->selection_end(dev, sel, att);
     } else {
-        select_keys(stack, backend, dev, sel, att);
+        sparse_attention_select(stack, backend, dev, sel, att);
     }
     backend->attend_selected(dev, att, sel);
 }
@@ -235,7 +270,7 @@ static void attend_pieces(struct sparse_attention *s, const struct attention *at
         int left = att->n_rows - row;
         struct attention piece =
             sparse_attention_rows(att, row, left < s->max_rows ? left : s->max_rows);
-        select_keys(&s->stack, s->backend, s->dev, s->selection, &piece);
+        sparse_attention_select(&s->stack, s->backend, s->dev, s->selection, &piece);
         s->backend->attend_selected(s->dev, &piece, s->selection);
         if (s->probing)
             probe_piece(s, &piece);
@@ -245,17 +280,29 @@ static void attend_pieces(struct sparse_attention *s, const struct attention *at
 static void attend(void *user, const struct attention *att)
 {
     struct sparse_attention *s = user;
-    int slot = s->probing ? -1 : clock_start(s);
     if (s->selection)
         attend_pieces(s, att);
     else
         s->backend->attend_dense(s->dev, att);
+}
+
+static void attend_timed(void *user, const struct attention *att)
+{
+    struct sparse_attention *s = user;
+    int slot = s->probing ? -1 : clock_start(s);
+    attend(s, att);
     if (slot >= 0)
         clock_stop(s, slot);
 }
 
 struct attention_method sparse_attention_method(struct sparse_attention *s)
 {
+    return (struct attention_method){attend_timed, s};
+}
+
+struct attention_method sparse_attention_untimed(struct sparse_attention *s)
+{
+    assert(!s->probing);
     return (struct attention_method){attend, s};
 }
 
@@ -274,7 +321,7 @@ struct sparse_attention *sparse_attention_open(const struct stack *stack,
     s->clock = xcalloc(1, sizeof *s->clock);
     if (stack_is_dense(stack))
         return s;
-    s->max_rows = sparse_attention_max_rows(s->n_heads, config->n_kv_heads, max_keys);
+    s->max_rows = device_max_rows(backend, dev, config, max_keys);
     s->selection =
         backend->selection_open(dev, s->max_rows, s->n_heads, config->n_kv_heads, max_keys);
     if (s->selection && probe_open(s))

@@ -20,8 +20,15 @@ struct sparse_attention *sparse_attention_open(const struct stack *stack,
                                                struct error *err);
 void sparse_attention_close(struct sparse_attention *s);
 
+/* About the bytes of device memory that sparse_attention_open takes; 0 for a dense stack. */
+uint64_t sparse_attention_bytes(const struct stack *stack, const struct backend *backend,
+                                struct device *dev, const struct model_config *config,
+                                int max_keys);
+
 /* The method to put into struct forward_call; valid until close. */
 struct attention_method sparse_attention_method(struct sparse_attention *s);
+/* The same without marks of the clock, for recordings; not while probing. */
+struct attention_method sparse_attention_untimed(struct sparse_attention *s);
 
 /* While on, every call also measures recall and output error per layer and head, and its time
  * must not be counted.  The sums are read with sparse_attention_probe_result. */
@@ -51,6 +58,11 @@ int sparse_attention_max_rows(int n_heads, int n_kv_heads, int max_keys);
 /* Rows [first, first + n_rows) of a call as a call of their own, with the same positions and the
  * same K: chopping changes no selection and no output. */
 struct attention sparse_attention_rows(const struct attention *att, int first, int n_rows);
+
+/* The choosing alone: sel holds what a stack that is not dense selects for one call. */
+void sparse_attention_select(const struct stack *stack, const struct backend *backend,
+                             struct device *dev, struct selection *sel,
+                             const struct attention *att);
 
 /* Runs the stack once on one attention call (already complete, any number of rows that
  * selection_open accepted): `debug attention` and tests.  sel is left for selection_get; a dense

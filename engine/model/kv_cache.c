@@ -16,7 +16,7 @@ bool kv_cache_open(struct kv_cache *out, const struct backend *backend, struct d
     if (!size_mul(&n_bytes, (size_t)model_kv_bytes_per_token(config, dtype), (size_t)capacity))
         return fail_code(err, EXIT_CODE_NO_DEVICE, "a KV cache of %d tokens overflows 64 bits",
                          capacity);
-    if (!model_check_memory(backend, dev, n_bytes, "the KV cache", err))
+    if (!model_check_memory(backend, dev, n_bytes, "the KV cache", "shorten the context", err))
         return false;
     void *memory = backend->alloc(dev, n_bytes);
     if (!memory)

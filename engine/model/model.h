@@ -39,7 +39,10 @@ struct model {
     struct rope rope;
     uint64_t n_params;
     uint64_t weight_bytes; /* on the device */
-    char *warnings;        /* lines about ignored tensors and the like; owned, may be NULL */
+    /* As the device says; asked once, since the chunks of a prefill must not change. */
+    int max_rows;
+    double chunk_flops;
+    char *warnings; /* lines about ignored tensors and the like; owned, may be NULL */
     struct model_storage *storage; /* device allocations behind the pointers above */
 };
 
@@ -80,11 +83,14 @@ struct attention_method {
     void *user;
 };
 
-/* Activations for calls of up to max_rows rows, in device memory. */
+/* Activations for calls of up to max_rows rows, in device memory.  Where the device records, also
+ * what model_attention reads. */
 struct forward_buffers;
 struct forward_buffers *forward_buffers_open(struct model *m, int max_rows, int max_keys,
                                              struct error *err);
 void forward_buffers_close(struct forward_buffers *b);
+/* About the bytes of device memory that open takes, the device's workspaces included. */
+uint64_t forward_buffers_bytes(const struct model *m, int max_rows);
 
 struct forward_call {
     struct forward_buffers *buffers;
@@ -101,5 +107,10 @@ struct forward_call {
 /* Runs n_rows tokens through all layers and appends their keys and values.  If logits is not NULL
  * (device) the logits of the last n_logits rows are written there, [n_logits, vocab_size]. */
 void model_forward(struct model *m, const struct forward_call *call, float *logits, int n_logits);
+
+/* The attention of all layers alone, once more, of the last one-row call, so that it can be timed:
+ * on a device that records every layer's q of such a call is kept.  call is as it was then, its
+ * step as before that call's row, without counts.  What comes out is thrown away. */
+void model_attention(struct model *m, const struct forward_call *call);
 
 #endif

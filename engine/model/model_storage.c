@@ -6,6 +6,8 @@
 #include "engine/base/memory.h"
 #include "engine/model/config_rope.h"
 
+static const char advice_weights[] = "choose a smaller model, or end what else uses the device";
+
 struct model_storage {
     void **allocations; /* [n], device */
     size_t n, capacity;
@@ -21,6 +23,10 @@ struct model *model_new(const struct model_config *config, const char *path,
     m->path = xstrdup(path);
     m->layers = xcalloc((size_t)config->n_layers, sizeof *m->layers);
     m->storage = xcalloc(1, sizeof *m->storage);
+    struct device_info info;
+    backend->describe(dev, &info);
+    m->max_rows = info.max_rows;
+    m->chunk_flops = info.chunk_flops;
     return m;
 }
 
@@ -39,15 +45,16 @@ void model_close(struct model *m)
 }
 
 bool model_check_memory(const struct backend *backend, struct device *dev, uint64_t n_bytes,
-                        const char *what, struct error *err)
+                        const char *what, const char *advice, struct error *err)
 {
     struct device_info info;
     backend->describe(dev, &info);
-    if (n_bytes <= info.free_bytes)
+    if (n_bytes <= info.free_bytes || info.free_bytes == 0)
         return true;
-    return fail_code(err, EXIT_CODE_NO_DEVICE, "%s: needs %.1f MiB, and %.1f MiB are free on %s",
-                     what, (double)n_bytes / (1 << 20), (double)info.free_bytes / (1 << 20),
-                     info.name);
+    return fail_code(err, EXIT_CODE_NO_DEVICE,
+                     "%s: needs %.1f MiB, and %.1f MiB are free on %s%s%s", what,
+                     (double)n_bytes / (1 << 20), (double)info.free_bytes / (1 << 20), info.name,
+                     advice ? "; " : "", advice ? advice : "");
 }
 
 static void *allocate(struct model *m, uint64_t n_bytes, const char *what, struct error *err)
@@ -55,7 +62,7 @@ static void *allocate(struct model *m, uint64_t n_bytes, const char *what, struc
     void *p = m->backend->alloc(m->dev, (size_t)n_bytes);
     if (!p) {
         /* What is free is told when it explains the failure; otherwise only the need is known. */
-        if (model_check_memory(m->backend, m->dev, n_bytes, what, err))
+        if (model_check_memory(m->backend, m->dev, n_bytes, what, advice_weights, err))
             fail_code(err, EXIT_CODE_NO_DEVICE, "%s: no memory for %.1f MiB on the device", what,
                       (double)n_bytes / (1 << 20));
         return NULL;
@@ -87,7 +94,7 @@ bool model_place(struct model *m, struct weight_plan *plan, struct error *err)
 {
     m->weight_bytes = weights_bytes(plan);
     m->n_params = weights_elements(plan);
-    if (!model_check_memory(m->backend, m->dev, m->weight_bytes, m->path, err))
+    if (!model_check_memory(m->backend, m->dev, m->weight_bytes, m->path, advice_weights, err))
         return false;
     for (size_t i = 0; i < plan->n; i++) {
         struct weight_slot *slot = &plan->slots[i];

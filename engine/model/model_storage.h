@@ -13,8 +13,9 @@ struct model *model_new(const struct model_config *config, const char *path,
  * frequencies.  Compares the need with the free memory first. */
 bool model_place(struct model *m, struct weight_plan *plan, struct error *err);
 
-/* Fails with code EXIT_CODE_NO_DEVICE, naming what is too large, if n_bytes are not free. */
+/* Fails with code EXIT_CODE_NO_DEVICE, naming what is too large and what to do (advice, or NULL),
+ * if n_bytes are known not to be free. */
 bool model_check_memory(const struct backend *backend, struct device *dev, uint64_t n_bytes,
-                        const char *what, struct error *err);
+                        const char *what, const char *advice, struct error *err);
 
 #endif

@@ -11,10 +11,14 @@
 struct answer_step {
     struct pick pick; /* the token and the candidates beside it */
     int64_t step_us;  /* device clock: forward pass and choice of the token */
+    /* Device clock: of a replayed step, the attention of the last step of its block run once more,
+     * since a recording holds no marks. */
     int64_t attention_us;
-    int64_t wall_us; /* host clock: from the step's start to its token being told */
-    bool probed;     /* not timed: its times hold the probe's work */
-    float kl;        /* forced mode: KL(base || lane) in nats; 0 otherwise */
+    /* Host clock: from the step's start to its token being told; of a replayed step, its share of
+     * the block. */
+    int64_t wall_us;
+    bool probed; /* not timed: its times hold the probe's work */
+    float kl;    /* forced mode: KL(base || lane) in nats; 0 otherwise */
 };
 
 static inline float answer_logprob(const struct answer_step *s)

@@ -5,9 +5,6 @@
 #include "engine/base/memory.h"
 #include "engine/run/clock.h"
 
-/* Work of one chunk on the cpu backend: 20 to 130 ms on two cores, by what they can do. */
-#define CPU_CHUNK_FLOPS 8e9
-
 enum { MIN_CHUNK_ROWS = 16, CAPACITY_STEP = 256 };
 
 static double row_flops(const struct model *m, double pos)
@@ -24,12 +21,15 @@ static double prefill_flops(const struct model *m, double n)
 
 int context_chunk_rows(const struct model *m, int pos)
 {
-    if (strcmp(m->backend->name, "cpu") != 0)
-        return WORKER_MAX_ROWS;
-    double rows = CPU_CHUNK_FLOPS / row_flops(m, pos);
-    if (rows >= WORKER_MAX_ROWS)
-        return WORKER_MAX_ROWS;
+    double rows = m->chunk_flops / row_flops(m, pos);
+    if (rows >= m->max_rows)
+        return m->max_rows;
     return rows < MIN_CHUNK_ROWS ? MIN_CHUNK_ROWS : (int)rows / MIN_CHUNK_ROWS * MIN_CHUNK_ROWS;
+}
+
+int context_capacity(int n)
+{
+    return (n / CAPACITY_STEP + 1) * CAPACITY_STEP;
 }
 
 void context_close(struct worker *w)
@@ -40,27 +40,11 @@ void context_close(struct worker *w)
     memset(&w->context, 0, sizeof w->context);
 }
 
-/* Opens a KV cache for n tokens, if what it and the lanes need is free. */
-static bool open_cache(struct worker *w, int n, uint64_t tail_bytes, struct error *err)
+static bool open_cache(struct worker *w, int n, struct error *err)
 {
-    const struct model_config *config = &w->loaded->model->config;
-    uint64_t per_token = model_kv_bytes_per_token(config, w->kv_dtype);
-    int capacity = (n / CAPACITY_STEP + 1) * CAPACITY_STEP;
-    uint64_t need = per_token * (uint64_t)capacity + tail_bytes;
     context_close(w);
-    struct device_info info;
-    w->backend->describe(w->dev, &info);
-    if (info.free_bytes && need > info.free_bytes) {
-        uint64_t left = info.free_bytes > tail_bytes ? info.free_bytes - tail_bytes : 0;
-        return fail_code(err, EXIT_CODE_NO_DEVICE,
-                         "%s: the keys and values of %d tokens and the lanes' own need %.0f MiB, "
-                         "%.0f MiB are free; about %llu tokens of context fit (--max-context)",
-                         info.name, n, (double)need / (1 << 20),
-                         (double)info.free_bytes / (1 << 20),
-                         (unsigned long long)(left / per_token));
-    }
-    w->context.open =
-        kv_cache_open(&w->context.kv, w->backend, w->dev, config, w->kv_dtype, capacity, err);
+    w->context.open = kv_cache_open(&w->context.kv, w->backend, w->dev, &w->loaded->model->config,
+                                    w->kv_dtype, context_capacity(n), err);
     return w->context.open;
 }
 
@@ -115,15 +99,15 @@ static bool run_chunks(struct worker *w, const struct token_list *ids, int from,
     return true;
 }
 
-bool context_prefill(struct worker *w, const struct token_list *ids, int n_more,
-                     uint64_t tail_bytes, bool *reused, bool *complete, struct error *err)
+bool context_prefill(struct worker *w, const struct token_list *ids, int n_more, bool *reused,
+                     bool *complete, struct error *err)
 {
     struct worker_context *c = &w->context;
     int n = (int)ids->n, kept = 0;
     *reused = *complete = false;
     if (c->open && c->kv.capacity >= n)
         kept = reusable(w, ids);
-    else if (!open_cache(w, n, tail_bytes, err))
+    else if (!open_cache(w, n, err))
         return false;
     if (kept == 0)
         c->prefill_ms = 0;

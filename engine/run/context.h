@@ -10,15 +10,17 @@
 #include "engine/text/tokenizer.h"
 
 /* Brings the KV cache to hold exactly ids [n >= 0], reusing what it holds.  n_more is the most
- * keys that will follow them (question and answer), tail_bytes the memory that lanes will need.
- * *reused: nothing was prefilled.  A cancel leaves what was done for the next call and returns
- * true with *complete false. */
-bool context_prefill(struct worker *w, const struct token_list *ids, int n_more,
-                     uint64_t tail_bytes, bool *reused, bool *complete, struct error *err);
+ * keys that will follow them (question and answer).  *reused: nothing was prefilled.  A cancel
+ * leaves what was done for the next call and returns true with *complete false. */
+bool context_prefill(struct worker *w, const struct token_list *ids, int n_more, bool *reused,
+                     bool *complete, struct error *err);
 void context_close(struct worker *w);
 
-/* Rows of the chunk that starts at position pos: as many as keep a cancel within 200 ms on a CPU.
- * A function of the model and pos alone, so that the same prompt is always cut the same. */
+/* Rows of the chunk that starts at position pos: as many as suit the device, and as keep a cancel
+ * within 200 ms.  A function of the model and pos alone, so that the same prompt is always cut the
+ * same. */
 int context_chunk_rows(const struct model *m, int pos);
+/* Tokens for which the cache of a context of n tokens has room. */
+int context_capacity(int n);
 
 #endif

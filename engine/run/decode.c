@@ -7,7 +7,14 @@
 #include "engine/run/figures.h"
 #include "engine/run/lane.h"
 
-enum { METRICS_EVERY_US = 250000 };
+enum {
+    METRICS_EVERY_US = 250000,
+    /* A turn is as many steps of a lane as take about this long: a cancel waits no longer, and the
+     * panes fill evenly.  In its first turn every lane makes its question pass and one step by
+     * itself, so that no operation runs for the first time once a lane has recorded its step. */
+    TURN_US = 100000,
+    FIRST_TURN_STEPS = 2
+};
 
 struct round {
     struct worker *w;
@@ -30,6 +37,7 @@ void decode_tell_done(struct worker *w, int question, int lane, enum finish fini
     e.done.lane = lane;
     e.done.finish = finish;
     e.done.error = error ? xstrdup(error) : NULL;
+    e.done.device_lost = finish == FINISH_ERROR && worker_device_lost(w);
     emit(&w->out, &e);
 }
 
@@ -107,7 +115,10 @@ static void run_block(struct round *r, int lane, int n_steps)
                 lane_end(l, base->finish);
             return;
         }
-        lane_step(l, base);
+        int n_most = n_steps - l->n_steps;
+        if (base && base->n_steps - l->n_steps < n_most)
+            n_most = base->n_steps - l->n_steps;
+        lane_step(l, base, n_most);
     }
 }
 
@@ -128,18 +139,40 @@ static int most_steps(const struct round *r)
     return most;
 }
 
+/* The device's time of a lane's latest decode step that is timed; 0: unknown. */
+static int64_t latest_step_us(const struct lane *l)
+{
+    for (int i = l->n_steps - 1; i > 0; i--)
+        if (!l->steps[i].probed)
+            return l->steps[i].step_us;
+    return 0;
+}
+
+/* Steps of the next turn, the same for all lanes that are still running. */
+static int turn_steps(const struct round *r)
+{
+    int64_t slowest_us = 1;
+    for (int i = 0; i < r->request->n_lanes; i++) {
+        const struct lane *l = &r->lanes[i];
+        int64_t us = l->ended || l->replay ? 0 : latest_step_us(l);
+        slowest_us = us > slowest_us ? us : slowest_us;
+    }
+    int64_t steps = TURN_US / slowest_us;
+    return steps < 1 ? 1 : steps < WORKER_BLOCK_STEPS ? (int)steps : WORKER_BLOCK_STEPS;
+}
+
 static void run_rounds(struct round *r)
 {
     struct emitter *out = &r->w->out;
     uint64_t total = (uint64_t)r->max_tokens;
     tell_ended(r);
-    for (int n_steps = WORKER_BLOCK_STEPS; !all_ended(r); n_steps += WORKER_BLOCK_STEPS) {
+    for (int n_steps = FIRST_TURN_STEPS; !all_ended(r); n_steps += turn_steps(r)) {
         for (int i = 0; i < r->request->n_lanes; i++) {
             run_block(r, i, n_steps);
             tell_ended(r);
         }
         tell_running(r);
-        if (n_steps == WORKER_BLOCK_STEPS)
+        if (n_steps == FIRST_TURN_STEPS)
             emit_phase(out, PHASE_DECODE, total);
         uint64_t done = (uint64_t)most_steps(r);
         emit_progress(out, PHASE_DECODE, done, total, (double)done / (double)total);

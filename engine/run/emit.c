@@ -47,9 +47,10 @@ void emit_finished(struct emitter *out, bool cancelled)
     emit(out, &e);
 }
 
-void emit_failed(struct emitter *out, const struct error *err)
+void emit_failed(struct emitter *out, const struct error *err, bool device_lost)
 {
     struct event e = {.kind = EVENT_FAILED};
     e.failed = *err;
+    e.device_lost = device_lost;
     emit(out, &e);
 }

@@ -27,6 +27,6 @@ void emit_progress(struct emitter *out, enum phase phase, uint64_t done, uint64_
                    double work_done);
 /* The command has ended, well or badly. */
 void emit_finished(struct emitter *out, bool cancelled);
-void emit_failed(struct emitter *out, const struct error *err);
+void emit_failed(struct emitter *out, const struct error *err, bool device_lost);
 
 #endif

@@ -69,13 +69,15 @@ static void *engine_main(void *arg)
         w->out.command_us = clock_us();
         bool ok = run_command(e, &c, &err);
         bool cancelled = worker_cancelled(w);
+        if (!ok)
+            worker_sync_after(w, &err);
         command_free(&c);
         /* Idle before the last event is told, so that who sees it can send the next command. */
         atomic_store(&e->busy, false);
         if (ok)
             emit_finished(&w->out, cancelled);
         else
-            emit_failed(&w->out, &err);
+            emit_failed(&w->out, &err, worker_device_lost(w));
     }
     worker_unload(w);
     return NULL;

@@ -13,14 +13,21 @@ struct step_means {
     double attention_us, step_us, wall_us; /* 0 if no step is timed */
 };
 
-/* Over the timed decode steps.  The first one warms caches up: it counts only if it is alone. */
+/* A probed step holds the probe's work.  The first decode step warms caches up, and is made by
+ * itself where the others are replayed: it counts only if it is alone. */
+static bool is_timed(const struct lane *l, int step)
+{
+    return !l->steps[step].probed && (step > 1 || l->n_steps <= 2);
+}
+
+/* Over the timed decode steps. */
 static struct step_means mean_steps(const struct lane *l)
 {
     struct step_means sum = {0};
     int n = 0;
     for (int i = 1; i < l->n_steps; i++) {
         const struct answer_step *s = &l->steps[i];
-        if (s->probed || (i == 1 && l->n_steps > 2))
+        if (!is_timed(l, i))
             continue;
         sum.attention_us += (double)s->attention_us;
         sum.step_us += (double)s->step_us;
@@ -35,12 +42,12 @@ static struct step_means mean_steps(const struct lane *l)
     return sum;
 }
 
-/* Index build, question pass and all decode steps, a probed one at the mean of the timed. */
+/* Index build, question pass and all decode steps, those not timed at the mean of the timed. */
 static double answer_ms(const struct lane *l, double mean_step_us)
 {
     double us = 0;
     for (int i = 0; i < l->n_steps; i++) {
-        bool use_mean = l->steps[i].probed && mean_step_us > 0;
+        bool use_mean = i > 0 && !is_timed(l, i) && mean_step_us > 0;
         us += use_mean ? mean_step_us : (double)l->steps[i].step_us;
     }
     return l->index_build_ms + us * 1e-3;
@@ -94,8 +101,7 @@ static void fill_reads(const struct lane *l, struct lane_metrics *out)
         dense_bytes += dense_step_bytes(l, i, row_bytes) / n_decode;
     out->kv_bytes_per_step_dense = (uint64_t)dense_bytes;
 
-    struct attention_counts all;
-    lane_counts(l, &all);
+    struct attention_counts all = l->counted;
     bool known = l->dense || l->n_steps > 0;
     out->density = known ? metric_density(&all) : -1;
     out->read_density = known ? metric_read_density(&all) : -1;

@@ -14,6 +14,7 @@
 #include "engine/run/dense_cache.h"
 #include "engine/run/event.h"
 #include "engine/run/prompt.h"
+#include "engine/run/recorded_step.h"
 #include "engine/run/request.h"
 #include "engine/run/worker.h"
 #include "engine/text/tokenizer.h"
@@ -30,8 +31,10 @@ struct lane {
     struct sparse_attention *attention;
     struct kv_tail tail;
     bool tail_open;
-    struct attention_counts *counts;         /* (device) [n_layers]; NULL for dense */
-    struct attention_counts question_counts; /* their sum after the question pass */
+    struct attention_counts *counts; /* (device) [n_layers]; NULL for dense */
+    struct attention_counts counted; /* their sum over layers, of the steps in steps; dense: 0 */
+    struct attention_counts question_counts; /* the same after the question pass */
+    struct recorded_step *recorded;          /* NULL: every step is enqueued anew */
     const struct dense_answer *replay; /* a cached answer that is told again; NULL: computed */
     double index_build_ms;
     struct answer_step *steps; /* [max_tokens], n_steps made */
@@ -50,19 +53,14 @@ void lane_open(struct lane *l, struct worker *w, const struct request *request,
                const struct dense_answer *replay);
 void lane_close(struct lane *l);
 
-/* Makes and tells the next token: step 0 is the question pass.  base is lane 0 in forced mode: its
- * tokens are fed in place of the lane's own, and it is at least one step ahead (or has ended);
- * NULL otherwise, and for lane 0 itself.  The lane may have ended after. */
-void lane_step(struct lane *l, const struct lane *base);
+/* Makes and tells the next token, or up to n_most of them where they can be had in one go: step 0
+ * is the question pass.  base is lane 0 in forced mode: its tokens are fed in place of the lane's
+ * own, and it is at least n_most steps ahead (or has ended there); NULL otherwise, and for lane 0
+ * itself.  The lane may have ended after. */
+void lane_step(struct lane *l, const struct lane *base, int n_most);
 
 /* Ends a lane that is still running. */
 void lane_end(struct lane *l, enum finish finish);
 void lane_fail(struct lane *l, const struct error *err);
-
-/* What its attention calls counted so far, all layers together; all 0 for a dense lane. */
-void lane_counts(const struct lane *l, struct attention_counts *sum);
-
-/* Bytes of KV cache that a lane of this question needs. */
-uint64_t lane_tail_bytes(const struct worker *w, size_t n_question, int max_tokens);
 
 #endif

@@ -3,7 +3,7 @@
 #include "engine/base/memory.h"
 #include "engine/run/context.h"
 #include "engine/run/decode.h"
-#include "engine/run/lane.h"
+#include "engine/run/memory_need.h"
 #include "engine/run/prompt.h"
 
 enum { DEFAULT_MAX_TOKENS = 128 };
@@ -71,11 +71,10 @@ bool run_ask(struct worker *w, const struct request *request, struct error *err)
     if (!make_prompt(w, request, max_tokens, &prompt, err))
         return false;
 
-    size_t n_question = longest_question(&prompt);
-    uint64_t tail_bytes = lane_tail_bytes(w, n_question, max_tokens) * (uint64_t)request->n_lanes;
+    int n_more = (int)longest_question(&prompt) + max_tokens;
     bool reused, complete;
-    bool ok = context_prefill(w, &prompt.context, (int)n_question + max_tokens, tail_bytes, &reused,
-                              &complete, err);
+    bool ok = memory_need_check(w, request, (int)prompt.context.n, n_more, err) &&
+              context_prefill(w, &prompt.context, n_more, &reused, &complete, err);
     if (ok && complete)
         tell_context(w, &prompt, reused);
     for (int q = 0; ok && q < prompt.n_questions; q++) {

@@ -28,12 +28,12 @@ static bool device_alloc(struct worker *w, void *out, size_t n_bytes, struct err
                      info.name, (double)n_bytes / (1 << 20), (double)info.free_bytes / (1 << 20));
 }
 
-static bool scratch_open(struct worker *w, int vocab_size, struct error *err)
+static bool scratch_open(struct worker *w, const struct model *m, struct error *err)
 {
     struct worker_scratch *s = &w->scratch;
-    size_t row = (size_t)vocab_size * sizeof(float);
+    size_t row = (size_t)m->config.vocab_size * sizeof(float);
     return device_alloc(w, &s->step, sizeof *s->step, err) &&
-           device_alloc(w, &s->tokens, WORKER_MAX_ROWS * sizeof *s->tokens, err) &&
+           device_alloc(w, &s->tokens, (size_t)m->max_rows * sizeof *s->tokens, err) &&
            device_alloc(w, &s->logits, row, err) &&
            device_alloc(w, &s->base_logits, WORKER_BLOCK_STEPS * row, err) &&
            device_alloc(w, &s->pick, sizeof *s->pick, err) &&
@@ -66,7 +66,7 @@ bool worker_load(struct worker *w, const char *folder, atomic_bool *cancel, stru
     }
     worker_unload(w);
     w->loaded = fresh;
-    if (scratch_open(w, fresh->model->config.vocab_size, err))
+    if (scratch_open(w, fresh->model, err))
         return true;
     worker_unload(w);
     return false;
@@ -84,13 +84,20 @@ void worker_unload(struct worker *w)
     w->loaded = NULL;
 }
 
+int worker_buffer_rows(const struct worker *w, int max_keys)
+{
+    int max_rows = w->loaded->model->max_rows;
+    return max_keys < max_rows ? max_keys : max_rows;
+}
+
 bool worker_reserve(struct worker *w, int max_keys, struct error *err)
 {
     if (w->buffers && w->buffer_keys >= max_keys)
         return true;
     forward_buffers_close(w->buffers);
     w->buffer_keys = 0;
-    w->buffers = forward_buffers_open(w->loaded->model, WORKER_MAX_ROWS, max_keys, err);
+    w->buffers =
+        forward_buffers_open(w->loaded->model, worker_buffer_rows(w, max_keys), max_keys, err);
     if (!w->buffers)
         return false;
     w->buffer_keys = max_keys;
@@ -101,7 +108,7 @@ bool worker_reserve(struct worker *w, int max_keys, struct error *err)
 
 void worker_forward(struct worker *w, const struct worker_call *call)
 {
-    assert(call->n_rows > 0 && call->n_rows <= WORKER_MAX_ROWS);
+    assert(call->n_rows > 0 && call->n_rows <= w->loaded->model->max_rows);
     struct worker_scratch *s = &w->scratch;
     struct step_state step = {
         .n_context = call->n_context,
@@ -133,4 +140,16 @@ bool worker_sync(struct worker *w, struct error *err)
     if (w->backend->sync(w->dev, why, sizeof why))
         return true;
     return fail_code(err, EXIT_CODE_RUNTIME, "the device failed: %s", why);
+}
+
+void worker_sync_after(struct worker *w, struct error *err)
+{
+    struct error why;
+    if (!worker_sync(w, &why))
+        *err = why;
+}
+
+bool worker_device_lost(const struct worker *w)
+{
+    return w->backend->lost && w->backend->lost(w->dev);
 }

@@ -16,17 +16,19 @@
 #include "kernels/backend.h"
 
 enum {
-    WORKER_MAX_ROWS = 512,  /* of one forward call */
-    WORKER_BLOCK_STEPS = 4, /* steps that a lane makes before the next lane's turn */
-    WORKER_STEP_SLOT = 0    /* marks of the device's clock around a step: this and the next */
+    WORKER_BLOCK_STEPS = 8, /* most steps that a lane makes before the next lane's turn */
+    /* Marks of the device's clock: around step i of a block 2 i and the next, and around the
+     * attention of one of its steps, computed once more. */
+    WORKER_STEP_SLOT = 0,
+    WORKER_ATTENTION_SLOT = 2 * WORKER_BLOCK_STEPS
 };
 
 /* Device memory that every forward call shares; sized by the model when it is loaded. */
 struct worker_scratch {
     struct step_state *step;
-    int32_t *tokens;    /* [WORKER_MAX_ROWS] */
+    int32_t *tokens;    /* [model->max_rows] */
     float *logits;      /* [vocab_size] of the present step */
-    float *base_logits; /* [WORKER_BLOCK_STEPS, vocab_size] of lane 0's block, forced mode */
+    float *base_logits; /* [WORKER_BLOCK_STEPS, vocab_size] of lane 0's turn, forced mode */
     struct pick *pick;
     float *kl;
 };
@@ -58,6 +60,8 @@ bool worker_load(struct worker *w, const char *folder, atomic_bool *cancel, stru
 /* Releases model, caches and scratch. */
 void worker_unload(struct worker *w);
 
+/* Rows of a call that buffers for max_keys keys are made for. */
+int worker_buffer_rows(const struct worker *w, int max_keys);
 /* Makes sure that forward calls of up to max_keys keys have their buffers. */
 bool worker_reserve(struct worker *w, int max_keys, struct error *err);
 
@@ -66,7 +70,7 @@ static inline bool worker_cancelled(const struct worker *w)
     return atomic_load_explicit(w->cancel, memory_order_relaxed);
 }
 
-/* One forward call of tokens [n_rows], n_rows <= WORKER_MAX_ROWS, appended to the context (tail
+/* One forward call of tokens [n_rows], n_rows <= model->max_rows, appended to the context (tail
  * NULL) or to a tail.  Enqueued only: the caller downloads or syncs. */
 struct worker_call {
     const int32_t *tokens;
@@ -80,7 +84,20 @@ struct worker_call {
     float *logits; /* (device) [vocab_size] of the last row, or NULL */
 };
 void worker_forward(struct worker *w, const struct worker_call *call);
+
+/* (device) [vocab_size] where lane 0's logits of a step are kept while its turn lasts. */
+static inline float *worker_base_logits(const struct worker *w, int step)
+{
+    size_t vocab_size = (size_t)w->loaded->model->config.vocab_size;
+    return w->scratch.base_logits + (size_t)(step % WORKER_BLOCK_STEPS) * vocab_size;
+}
+
 /* Waits; false with the device's reason if an operation failed. */
 bool worker_sync(struct worker *w, struct error *err);
+/* After a failure that err tells: a device that has failed does nothing more until it is waited
+ * for; if it has, its reason replaces err, which may only tell what followed. */
+void worker_sync_after(struct worker *w, struct error *err);
+/* Whether the device has failed for good: only a new process can use it again. */
+bool worker_device_lost(const struct worker *w);
 
 #endif

@@ -104,6 +104,7 @@ void *cpu_alloc(struct device *dev, size_t n_bytes);
 void cpu_release(struct device *dev, void *p);
 void cpu_upload(struct device *dev, void *to, const void *from, size_t n_bytes);
 void cpu_download(struct device *dev, void *to, const void *from, size_t n_bytes);
+void cpu_copy(struct device *dev, void *to, const void *from, size_t n_bytes);
 /* Sizes the workspace of linear; the table's reserve (cpu.c) adds attention's. */
 bool cpu_reserve_linear(struct device *dev, const struct workspace_need *need);
 
@@ -122,7 +123,7 @@ double cpu_measure_read_bandwidth(struct device *dev);
 double cpu_read_pass(struct device *dev, const void *buffer, size_t n_bytes);
 double cpu_measure_peak_flops(struct device *dev);
 
-/* --- embed.c, linear.c, rope.c, pick.c ----------------------------------------------------- */
+/* --- embed.c, linear.c, rope.c, pick.c, advance.c, fill.c ----------------------------------- */
 
 void cpu_embed(struct device *dev, float *x, const struct linear *table,
                const struct linear *positions, const int32_t *tokens, const struct step_state *step,
@@ -136,8 +137,12 @@ void cpu_rotate_append(struct device *dev, float *qkv, int n_heads, const struct
                        const struct norm *k_norm, const struct step_state *step, int n_rows);
 void cpu_pick(struct device *dev, struct pick *out, const float *logits, int vocab_size,
               const struct sampling *sampling, const struct step_state *step);
+void cpu_advance(struct device *dev, struct step_state *step, struct step_state *before,
+                 int32_t *token, const struct pick *chosen, struct pick *log, int n_log);
 void cpu_kl_divergence(struct device *dev, float *out, const float *p, const float *q,
                        int vocab_size);
+void cpu_fill_random(struct device *dev, void *p, size_t n, enum dtype dtype, float scale,
+                     uint64_t seed);
 
 /* --- attention_*.c, selection*.c, select_*.c, probe.c -------------------------------------- */
 

@@ -78,6 +78,12 @@ void cpu_download(struct device *dev, void *to, const void *from, size_t n_bytes
         memcpy(to, from, n_bytes);
 }
 
+void cpu_copy(struct device *dev, void *to, const void *from, size_t n_bytes)
+{
+    if (n_bytes && !cpu_failed(dev))
+        memcpy(to, from, n_bytes);
+}
+
 static bool grow(struct cpu_block *block, size_t n_bytes)
 {
     if (n_bytes <= block->n_bytes)

@@ -10,7 +10,7 @@
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/select_permutation.h"
+#include "kernels/permutation.h"
 
 #define NO_RANK INT32_MIN
 

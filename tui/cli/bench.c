@@ -2,6 +2,7 @@
  * figure beside the limit of this machine, measured in the same run. */
 #include "tui/cli/bench.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,8 @@ static const struct bench_kind kinds[] = {
     {"decode", "llama-3.2-1b", 16, 24, bench_decode},
     {"prefill", "embedded", 4096, 1, bench_prefill},
     {"attention", "llama-3.2-1b", 8192, 20, bench_attention},
+    {"select", "llama-3.2-1b", 8192, 20, bench_select},
+    {"gemv", "llama-3.2-1b", 1, 20, bench_gemv},
     {NULL, NULL, 0, 0, NULL},
 };
 
@@ -48,40 +51,13 @@ struct step_state *bench_step(struct bench *b, int n_context)
     return step;
 }
 
-/* Cheap noise of unit variance: a sum of four uniform numbers, as bf16 or f32. */
-static void fill_noise(void *to, size_t n, enum dtype dtype, uint32_t *state)
-{
-    for (size_t i = 0; i < n; i++) {
-        float sum = 0;
-        for (int j = 0; j < 4; j++) {
-            *state = *state * 1664525u + 1013904223u;
-            sum += (float)(*state >> 8) * (1.0f / 16777216.0f) - 0.5f;
-        }
-        sum *= 1.7320508f;
-        uint32_t bits;
-        memcpy(&bits, &sum, sizeof bits);
-        if (dtype == DTYPE_F32)
-            ((float *)to)[i] = sum;
-        else
-            ((uint16_t *)to)[i] = (uint16_t)(bits >> 16);
-    }
-}
-
 bool bench_fill_cache(struct bench *b, struct kv_cache *out, int n_more, struct error *err)
 {
     if (!kv_cache_open(out, b->backend, b->dev, &b->config, b->engine.kv_dtype, b->ctx + n_more,
                        err))
         return false;
-    enum { CHUNK = 1 << 20 };
-    size_t item = dtype_bytes(out->dtype);
-    char *noise = xcalloc(CHUNK, item);
-    uint32_t state = 12345;
-    for (uint64_t at = 0; at < out->bytes; at += CHUNK * item) {
-        uint64_t n = out->bytes - at < CHUNK * item ? out->bytes - at : CHUNK * item;
-        fill_noise(noise, n / item, out->dtype, &state);
-        b->backend->upload(b->dev, (char *)out->memory + at, noise, n);
-    }
-    free(noise);
+    size_t n = (size_t)out->bytes / dtype_bytes(out->dtype);
+    b->backend->fill_random(b->dev, out->memory, n, out->dtype, sqrtf(3.0f), 12345);
     return true;
 }
 
@@ -96,7 +72,7 @@ static bool handle(void *user, const char *name, const char *value, struct error
             if (strcmp(k->name, value) == 0)
                 args->kind = k;
         return args->kind ||
-               fail(err, "unknown benchmark '%s': decode, prefill or attention", value);
+               fail(err, "unknown benchmark '%s': decode, prefill, attention, select or gemv", value);
     }
     if (cli_engine_option(&b->engine, name, value, err, &ok))
         return ok;
@@ -140,7 +116,7 @@ static bool bench_open(struct bench *b, struct json *result, struct error *err)
     json_set_string(result, "shape", b->shape);
     json_set_string(result, "kv", b->engine.kv_dtype == DTYPE_F32 ? "f32" : "bf16");
     json_set_int(result, "ctx", b->ctx);
-    json_set_number(result, "read_bandwidth_gb_s", b->bytes_per_s * 1e-9);
+    json_set_number(result, "bandwidth_gb_s", b->bytes_per_s * 1e-9);
     json_set_number(result, "peak_gflop_s", b->flops_per_s * 1e-9);
     return true;
 }
@@ -155,13 +131,12 @@ static int run(int argc, char **argv)
         return code;
     struct error err = {0};
     if (!args.kind) {
-        fail_code(&err, EXIT_CODE_USAGE, "bench needs to know what: decode, prefill or attention");
+        fail_code(&err, EXIT_CODE_USAGE, "bench needs to know what: decode, prefill, attention, select or gemv");
         return cli_fail(&err);
     }
     b->shape = b->shape ? b->shape : args.kind->shape;
     b->ctx = b->ctx ? b->ctx : args.kind->ctx;
     b->n_repeats = b->n_repeats ? b->n_repeats : args.kind->n_repeats;
-    b->chunk = b->chunk ? b->chunk : 512;
     struct json *result = json_new_object();
     struct buf out = {0};
     json_set_string(result, "bench", args.kind->name);
@@ -184,17 +159,17 @@ static int run(int argc, char **argv)
 
 const struct cli_command command_bench = {
     .name = "bench",
-    .usage = "decode|prefill|attention [OPTION]...",
-    .summary = "measure decode, prefill or attention of a shape with random weights",
+    .usage = "decode|prefill|attention|select|gemv [OPTION]...",
+    .summary = "measure a shape with random weights, checked against the cpu backend in the run",
     .examples = "  attnscope bench decode --shape llama-3.2-1b\n"
                 "  attnscope bench attention --ctx 8192 --stack sink:4,local:400\n",
     .options =
         (const struct cli_option[]){
             {"shape", "NAME", "llama-3.2-1b, qwen3-0.6b, embedded, ... (a wrong one lists all)"},
             {"ctx", "N", "tokens in the cache; of prefill: tokens to prefill"},
-            {"stack", "S", "attention, decode: the sparse side (preset, file, JSON, short form)"},
+            {"stack", "S", "the sparse side (preset, file, JSON, short form)"},
             {"repeat", "N", "timed steps, or pairs of dense and sparse calls"},
-            {"chunk", "N", "prefill: rows of one call (default 512)"},
+            {"chunk", "N", "prefill: rows of one call (default: as the engine chooses)"},
             CLI_ENGINE_OPTIONS,
             {"json", NULL, "one JSON object"},
             {NULL, NULL, NULL}},

@@ -18,7 +18,7 @@ struct bench {
     const char *shape;  /* "llama-3.2-1b" */
     int ctx;            /* tokens already in the cache; of a prefill: tokens to prefill */
     int n_repeats;      /* steps, or pairs of calls */
-    int chunk;          /* rows of a prefill call */
+    int chunk;          /* rows of a prefill call; 0: as the engine does it */
     struct stack stack; /* of the sparse side */
     bool has_stack;
     bool as_json;
@@ -34,6 +34,11 @@ struct bench {
 bool bench_decode(struct bench *b, struct json *result, struct error *err);
 bool bench_prefill(struct bench *b, struct json *result, struct error *err);
 bool bench_attention(struct bench *b, struct json *result, struct error *err);
+bool bench_select(struct bench *b, struct json *result, struct error *err);
+bool bench_gemv(struct bench *b, struct json *result, struct error *err);
+
+/* Holds a forward pass of one layer against the cpu backend; false if it differs. */
+bool bench_check_forward(struct bench *b, struct json *result, struct error *err);
 
 /* A cache of b->ctx + n_more tokens with random keys and values of unit variance. */
 struct kv_cache;

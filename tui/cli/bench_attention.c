@@ -6,92 +6,85 @@
 #include "engine/attention/metrics.h"
 #include "engine/attention/sparse_attention.h"
 #include "engine/base/memory.h"
-#include "engine/model/kv_cache.h"
-#include "tui/cli/bench.h"
+#include "tui/cli/bench_calls.h"
 #include "tui/cli/bench_stats.h"
+#include "tui/cli/bench_timed.h"
 
-struct calls {
-    struct kv_cache cache;
-    float *q, *out;
-    struct step_state *step;
-    struct attention_counts *counts;
+/* Relative L2 that a bf16 cache allows; an f32 cache leaves rounding only. */
+static const double BF16_TOLERANCE = 1e-2, F32_TOLERANCE = 1e-4;
+
+struct side {
+    struct bench_calls *calls;
+    struct attention_method method; /* attend NULL: dense */
 };
 
-static bool calls_open(struct calls *c, struct bench *b, struct error *err)
+static void attend(struct side *s, struct attention *att)
 {
-    const struct backend *backend = b->backend;
-    struct workspace_need need = {.max_rows = 1,
-                                  .max_width = b->config.n_heads * b->config.head_dim,
-                                  .n_heads = b->config.n_heads,
-                                  .n_kv_heads = b->config.n_kv_heads,
-                                  .head_dim = b->config.head_dim,
-                                  .max_keys = b->ctx + 1};
-    if (!backend->reserve(b->dev, &need))
-        return fail_code(err, EXIT_CODE_NO_DEVICE, "out of memory for workspaces");
-    if (!bench_fill_cache(b, &c->cache, 1, err))
-        return false;
-    size_t width = (size_t)b->config.n_heads * (size_t)b->config.head_dim;
-    c->q = backend->alloc(b->dev, width * sizeof(float));
-    c->out = backend->alloc(b->dev, width * sizeof(float));
-    c->counts = backend->alloc(b->dev, sizeof *c->counts);
-    c->step = bench_step(b, b->ctx);
-    if (!c->q || !c->out || !c->counts || !c->step)
-        return fail_code(err, EXIT_CODE_NO_DEVICE, "out of memory for a query");
-    float *noise = xcalloc(width, sizeof *noise);
-    for (size_t i = 0; i < width; i++)
-        noise[i] = (float)((i * 2654435761u >> 7) % 2000) / 1000.0f - 1.0f;
-    backend->upload(b->dev, c->q, noise, width * sizeof *noise);
-    free(noise);
-    return true;
+    if (s->method.attend)
+        s->method.attend(s->method.user, att);
+    else
+        s->calls->bench->backend->attend_dense(s->calls->bench->dev, att);
 }
 
-static void calls_close(struct calls *c, struct bench *b)
+static void attend_all(void *user)
 {
-    kv_cache_close(&c->cache);
-    void *all[] = {c->q, c->out, c->counts, c->step};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        b->backend->release(b->dev, all[i]);
-}
-
-/* All layers once; microseconds per layer. */
-static double all_layers_us(struct calls *c, struct bench *b, struct attention_method method)
-{
-    double start = bench_now_us();
-    for (int layer = 0; layer < b->config.n_layers; layer++) {
-        struct attention att = {.out = c->out,
-                                .q = c->q,
-                                .q_stride = b->config.n_heads * b->config.head_dim,
-                                .n_rows = 1,
-                                .n_heads = b->config.n_heads,
-                                .kv = kv_cache_layer(&c->cache, NULL, layer),
-                                .step = c->step,
-                                .counts = c->counts,
-                                .scale = model_config_scale(&b->config, layer),
-                                .layer = layer,
-                                .max_keys = b->ctx + 1};
-        if (method.attend)
-            method.attend(method.user, &att);
-        else
-            b->backend->attend_dense(b->dev, &att);
+    struct side *s = user;
+    for (int layer = 0; layer < s->calls->bench->config.n_layers; layer++) {
+        struct attention att = bench_call(s->calls, layer);
+        attend(s, &att);
     }
-    b->backend->sync(b->dev, NULL, 0);
-    return (bench_now_us() - start) / b->config.n_layers;
 }
 
-static struct attention_counts take_counts(struct calls *c, struct bench *b)
+/* Runs one layer on both backends; sets and judges the difference. */
+static bool check(struct side *s, const struct stack *stack, struct json *result, const char *name,
+                  struct error *err)
 {
-    struct attention_counts counts;
+    struct bench *b = s->calls->bench;
+    struct bench_reference r;
+    size_t n = (size_t)b->config.n_heads * (size_t)b->config.head_dim;
+    float *got = xcalloc(n, sizeof *got);
+    bool ok = bench_reference_open(&r, s->calls, 0, err);
+    if (ok) {
+        struct attention att = bench_call(s->calls, 0);
+        attend(s, &att);
+        b->backend->download(b->dev, got, s->calls->out, n * sizeof *got);
+        ok = bench_sync(b, err) && bench_reference_run(&r, stack, err);
+    }
+    if (ok) {
+        double difference = bench_difference(got, r.att.out, n);
+        double most = b->engine.kv_dtype == DTYPE_F32 ? F32_TOLERANCE : BF16_TOLERANCE;
+        json_set_number(result, name, difference);
+        if (!(difference <= most))
+            ok = fail_code(err, EXIT_CODE_RUNTIME,
+                           "%s: differs from the reference by %.3g, at most %.3g is allowed", name,
+                           difference, most);
+    }
+    bench_reference_close(&r);
+    free(got);
+    return ok;
+}
+
+/* What one sparse call of each layer counts, all layers together. */
+static struct attention_counts count(struct side *s)
+{
+    struct bench *b = s->calls->bench;
     static const struct attention_counts zero;
-    b->backend->download(b->dev, &counts, c->counts, sizeof counts);
-    b->backend->upload(b->dev, c->counts, &zero, sizeof zero);
+    struct attention_counts counts;
+    b->backend->upload(b->dev, s->calls->counts, &zero, sizeof zero);
+    for (int layer = 0; layer < b->config.n_layers; layer++) {
+        struct attention att = bench_call(s->calls, layer);
+        att.counts = s->calls->counts;
+        attend(s, &att);
+    }
+    b->backend->download(b->dev, &counts, s->calls->counts, sizeof counts);
     return counts;
 }
 
 static void report_sparse(struct bench *b, struct json *result, const struct attention_counts *n,
-                          double dense_us, double *sparse_us, double *ratios)
+                          double *sparse_us, double *ratios)
 {
     size_t n_pairs = (size_t)b->n_repeats;
-    double us = bench_quantile(sparse_us, n_pairs, 0.5);
+    struct bench_interval us = bench_median_interval(sparse_us, n_pairs);
     double calls = n->calls ? (double)n->calls : 1;
     double row_bytes = 2.0 * b->config.head_dim * (double)dtype_bytes(b->engine.kv_dtype);
     double bytes = ((double)n->rows_read + 0.5 * (double)n->score_rows) * row_bytes / calls;
@@ -99,64 +92,67 @@ static void report_sparse(struct bench *b, struct json *result, const struct att
     stack_write_short(&b->stack, &name);
     json_set_string(result, "stack", name.data);
     buf_free(&name);
-    json_set_number(result, "sparse_us_per_layer_median", us);
+    bench_set_interval(result, "sparse_us_per_layer", us);
     json_set_number(result, "density", metric_density(n));
     json_set_number(result, "read_density", metric_read_density(n));
     json_set_number(result, "sparse_kb_per_layer", bytes * 1e-3);
-    json_set_number(result, "sparse_gb_per_s", bytes / us * 1e-3);
-    json_set_number(result, "speedup_attention", dense_us / us);
-    json_set_number(result, "speedup_attention_pairs_q05", bench_quantile(ratios, n_pairs, 0.05));
-    json_set_number(result, "speedup_attention_pairs_median", bench_quantile(ratios, n_pairs, 0.5));
-    json_set_number(result, "speedup_attention_pairs_q95", bench_quantile(ratios, n_pairs, 0.95));
+    json_set_number(result, "sparse_gb_per_s", bytes / us.median * 1e-3);
+    json_set_number(result, "sparse_share_of_bandwidth", bytes / us.median * 1e6 / b->bytes_per_s);
+    bench_set_interval(result, "speedup_attention", bench_median_interval(ratios, n_pairs));
+}
+
+static void per_layer(const struct bench *b, double *us)
+{
+    for (int i = 0; i < b->n_repeats; i++)
+        us[i] /= b->config.n_layers;
 }
 
 bool bench_attention(struct bench *b, struct json *result, struct error *err)
 {
-    struct calls c = {0};
+    struct bench_calls calls = {0};
     struct sparse_attention *sparse = NULL;
+    struct side sides[2] = {{.calls = &calls}, {.calls = &calls}};
+    struct bench_timed timed[2] = {{0}, {0}};
     size_t n_pairs = (size_t)b->n_repeats;
     double *dense_us = xcalloc(n_pairs, sizeof *dense_us);
     double *sparse_us = xcalloc(n_pairs, sizeof *sparse_us);
     double *ratios = xcalloc(n_pairs, sizeof *ratios);
-    bool ok = calls_open(&c, b, err);
+    struct attention_counts counts = {0};
+    bool ok = bench_calls_open(&calls, b, err) && check(&sides[0], NULL, result, "dense_error", err);
     if (ok && b->has_stack) {
         sparse = sparse_attention_open(&b->stack, b->backend, b->dev, &b->config, b->ctx + 1, err);
         ok = sparse != NULL;
     }
-    if (!ok)
-        goto out;
-    struct attention_method dense_method = {0};
-    struct attention_method sparse_method = dense_method;
-    if (sparse)
-        sparse_method = sparse_attention_method(sparse);
-    all_layers_us(&c, b, dense_method);
-    all_layers_us(&c, b, sparse_method);
-    take_counts(&c, b);
-    all_layers_us(&c, b, sparse_method);
-    struct attention_counts counts = take_counts(&c, b);
-    for (size_t i = 0; i < n_pairs; i++) {
-        bool sparse_first = i % 2 == 1;
-        if (sparse_first)
-            sparse_us[i] = all_layers_us(&c, b, sparse_method);
-        dense_us[i] = all_layers_us(&c, b, dense_method);
-        if (!sparse_first)
-            sparse_us[i] = all_layers_us(&c, b, sparse_method);
-        ratios[i] = dense_us[i] / sparse_us[i];
+    if (ok && sparse) {
+        sides[1].method = sparse_attention_untimed(sparse);
+        ok = check(&sides[1], &b->stack, result, "sparse_error", err);
+        counts = count(&sides[1]);
+        ok = ok && bench_timed_open(b, &timed[1], attend_all, &sides[1], err);
     }
-    double us = bench_quantile(dense_us, n_pairs, 0.5);
+    if (!ok || !bench_timed_open(b, &timed[0], attend_all, &sides[0], err)) {
+        ok = false;
+        goto out;
+    }
+    bench_timed_pairs(b, &timed[0], &timed[1], dense_us, sparse_us, ratios);
+    per_layer(b, dense_us);
+    per_layer(b, sparse_us);
+    struct bench_interval us = bench_median_interval(dense_us, n_pairs);
     double bytes = (double)model_kv_bytes_per_token(&b->config, b->engine.kv_dtype) * (b->ctx + 1) /
                    b->config.n_layers;
-    json_set_number(result, "dense_us_per_layer_median", us);
+    bench_set_interval(result, "dense_us_per_layer", us);
     json_set_number(result, "dense_kb_per_layer", bytes * 1e-3);
-    json_set_number(result, "dense_gb_per_s", bytes / us * 1e-3);
-    json_set_number(result, "dense_share_of_bandwidth", bytes / us * 1e6 / b->bytes_per_s);
+    json_set_number(result, "dense_gb_per_s", bytes / us.median * 1e-3);
+    json_set_number(result, "dense_share_of_bandwidth", bytes / us.median * 1e6 / b->bytes_per_s);
     if (sparse)
-        report_sparse(b, result, &counts, us, sparse_us, ratios);
+        report_sparse(b, result, &counts, sparse_us, ratios);
+    ok = bench_sync(b, err);
 out:
+    bench_timed_close(b, &timed[0]);
+    bench_timed_close(b, &timed[1]);
     free(dense_us);
     free(sparse_us);
     free(ratios);
     sparse_attention_close(sparse);
-    calls_close(&c, b);
+    bench_calls_close(&calls);
     return ok;
 }

@@ -6,9 +6,7 @@
 #include "engine/base/memory.h"
 #include "engine/model/kv_cache.h"
 #include "tui/cli/bench.h"
-#include "tui/cli/bench_stats.h"
-
-enum { WARM_UP = 3 };
+#include "tui/cli/bench_timed.h"
 
 struct decode {
     struct model *model;
@@ -17,7 +15,9 @@ struct decode {
     struct step_state *step;
     int32_t *token;
     float *logits;
-    struct pick *pick;
+    struct pick *pick; /* [2] */
+    struct step_state *scratch_step; /* [2], of empty steps */
+    int32_t *scratch_token;
 };
 
 static bool decode_open(struct decode *d, struct bench *b, struct error *err)
@@ -32,8 +32,10 @@ static bool decode_open(struct decode *d, struct bench *b, struct error *err)
     d->step = bench_step(b, b->ctx);
     d->token = backend->alloc(b->dev, sizeof *d->token);
     d->logits = backend->alloc(b->dev, (size_t)b->config.vocab_size * sizeof(float));
-    d->pick = backend->alloc(b->dev, sizeof *d->pick);
-    if (!d->step || !d->token || !d->logits || !d->pick)
+    d->pick = backend->alloc(b->dev, 2 * sizeof *d->pick);
+    d->scratch_step = backend->alloc(b->dev, 2 * sizeof *d->scratch_step);
+    d->scratch_token = backend->alloc(b->dev, sizeof *d->scratch_token);
+    if (!d->step || !d->token || !d->logits || !d->pick || !d->scratch_step || !d->scratch_token)
         return fail_code(err, EXIT_CODE_NO_DEVICE, "out of memory for the logits");
     return true;
 }
@@ -42,28 +44,47 @@ static void decode_close(struct decode *d, struct bench *b)
 {
     forward_buffers_close(d->buffers);
     kv_cache_close(&d->cache);
-    void *all[] = {d->step, d->token, d->logits, d->pick};
+    void *all[] = {d->step, d->token,        d->logits,
+                   d->pick, d->scratch_step, d->scratch_token};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         b->backend->release(b->dev, all[i]);
     model_close(d->model);
 }
 
-/* One step at the same position every time: the token's row is overwritten. */
-static double decode_step_us(struct decode *d, struct bench *b, struct attention_method method)
+/* One kind of step. */
+struct side {
+    struct bench *bench;
+    struct decode *decode;
+    struct attention_method method;
+};
+
+/* A step at the same position every time: the token's row is overwritten. */
+static void step(void *user)
 {
+    struct side *s = user;
+    struct bench *b = s->bench;
+    struct decode *d = s->decode;
     struct forward_call call = {.buffers = d->buffers,
                                 .tokens = d->token,
                                 .n_rows = 1,
                                 .context = &d->cache,
                                 .step = d->step,
-                                .method = method,
+                                .method = s->method,
                                 .max_keys = b->ctx + 1};
     static const struct sampling greedy = {.top_p = 1};
-    double start = bench_now_us();
     model_forward(d->model, &call, d->logits, 1);
     b->backend->pick(b->dev, d->pick, d->logits, b->config.vocab_size, &greedy, d->step);
-    b->backend->sync(b->dev, NULL, 0);
-    return bench_now_us() - start;
+}
+
+/* As many operations as a step has, each of them next to nothing: what starting them costs. */
+static void empty_step(void *user)
+{
+    struct side *s = user;
+    struct bench *b = s->bench;
+    struct decode *d = s->decode;
+    for (int i = 0; i < 6 * b->config.n_layers + 3; i++)
+        b->backend->advance(b->dev, d->scratch_step, d->scratch_step + 1, d->scratch_token, d->pick,
+                            d->pick + 1, 1);
 }
 
 /* Bytes per second of one plain read of all the matrices that a step reads. */
@@ -88,57 +109,97 @@ static double read_weights(struct decode *d, struct bench *b)
     return bytes / seconds;
 }
 
+/* Bytes read once a token: all weights but an untied embedding table, and every key and value. */
+static void report_dense(struct bench *b, struct decode *d, struct json *result,
+                         const double *dense_us, double limit)
+{
+    double weights = (double)d->model->weight_bytes;
+    if (!b->config.tie_embeddings)
+        weights -= (double)b->config.vocab_size * b->config.dim * 2;
+    double kv = (double)model_kv_bytes_per_token(&b->config, b->engine.kv_dtype) * (b->ctx + 1);
+    struct bench_interval us = bench_median_interval(dense_us, (size_t)b->n_repeats);
+    json_set_number(result, "weight_gb", weights * 1e-9);
+    json_set_number(result, "kv_gb", kv * 1e-9);
+    bench_set_interval(result, "step_us", us);
+    json_set_number(result, "tokens_per_s_median", 1e6 / us.median);
+    json_set_number(result, "gb_per_s_median", (weights + kv) / us.median * 1e-3);
+    json_set_number(result, "read_of_these_weights_gb_s", limit * 1e-9);
+    json_set_number(result, "share_of_read_of_weights", (weights + kv) / us.median * 1e6 / limit);
+    json_set_number(result, "share_of_bandwidth",
+                    (weights + kv) / us.median * 1e6 / b->bytes_per_s);
+}
+
+static void report_sparse(struct bench *b, struct json *result, const double *sparse_us,
+                          const double *ratios)
+{
+    size_t n = (size_t)b->n_repeats;
+    struct buf name = {0};
+    stack_write_short(&b->stack, &name);
+    json_set_string(result, "stack", name.data);
+    buf_free(&name);
+    bench_set_interval(result, "sparse_step_us", bench_median_interval(sparse_us, n));
+    bench_set_interval(result, "speedup_step", bench_median_interval(ratios, n));
+}
+
+/* What starting a step's operations costs, as a share of the step. */
+static bool report_launches(struct bench *b, struct side *side, struct json *result,
+                            const double *dense_us, struct error *err)
+{
+    struct bench_timed empty;
+    if (!b->backend->record_begin)
+        return true;
+    bool ok = bench_timed_open(b, &empty, empty_step, side, err);
+    if (ok) {
+        double us = bench_timed_median_us(b, &empty);
+        double step_us = bench_median_interval(dense_us, (size_t)b->n_repeats).median;
+        json_set_number(result, "empty_step_us", us);
+        json_set_number(result, "empty_step_share", us / step_us);
+    }
+    bench_timed_close(b, &empty);
+    return ok;
+}
+
+static bool measure(struct bench *b, struct decode *d, struct side *sides, struct json *result,
+                    struct error *err)
+{
+    size_t n = (size_t)b->n_repeats;
+    double *dense_us = xcalloc(n, sizeof *dense_us);
+    double *sparse_us = xcalloc(n, sizeof *sparse_us);
+    double *ratios = xcalloc(n, sizeof *ratios);
+    struct bench_timed timed[2] = {{0}, {0}};
+    bool ok = bench_timed_open(b, &timed[0], step, &sides[0], err) &&
+              (!b->has_stack || bench_timed_open(b, &timed[1], step, &sides[1], err));
+    if (ok) {
+        double limit = read_weights(d, b);
+        bench_timed_pairs(b, &timed[0], &timed[1], dense_us, sparse_us, ratios);
+        limit = (limit + read_weights(d, b)) / 2;
+        ok = bench_sync(b, err);
+        report_dense(b, d, result, dense_us, limit);
+        if (b->has_stack)
+            report_sparse(b, result, sparse_us, ratios);
+        ok = ok && report_launches(b, &sides[0], result, dense_us, err);
+    }
+    bench_timed_close(b, &timed[0]);
+    bench_timed_close(b, &timed[1]);
+    free(dense_us);
+    free(sparse_us);
+    free(ratios);
+    return ok;
+}
+
 bool bench_decode(struct bench *b, struct json *result, struct error *err)
 {
     struct decode d = {0};
     struct sparse_attention *sparse = NULL;
-    double *dense_us = xcalloc((size_t)b->n_repeats, sizeof *dense_us);
-    double *sparse_us = xcalloc((size_t)b->n_repeats, sizeof *sparse_us);
-    double *read_rate = xcalloc((size_t)b->n_repeats, sizeof *read_rate);
-    bool ok = decode_open(&d, b, err);
+    struct side sides[2] = {{b, &d, {0}}, {b, &d, {0}}};
+    bool ok = bench_check_forward(b, result, err) && decode_open(&d, b, err);
     if (ok && b->has_stack) {
         sparse = sparse_attention_open(&b->stack, b->backend, b->dev, &b->config, b->ctx + 1, err);
         ok = sparse != NULL;
+        if (ok)
+            sides[1].method = sparse_attention_untimed(sparse);
     }
-    if (!ok)
-        goto out;
-    struct attention_method dense_method = {0};
-    struct attention_method sparse_method = dense_method;
-    if (sparse)
-        sparse_method = sparse_attention_method(sparse);
-    for (int i = 0; i < WARM_UP; i++)
-        decode_step_us(&d, b, dense_method);
-    for (int i = 0; i < b->n_repeats; i++) {
-        dense_us[i] = decode_step_us(&d, b, dense_method);
-        read_rate[i] = read_weights(&d, b);
-        if (sparse)
-            sparse_us[i] = decode_step_us(&d, b, sparse_method);
-    }
-    /* Read once a token: all weights but an untied embedding table, and every key and value. */
-    double weights = (double)d.model->weight_bytes;
-    if (!b->config.tie_embeddings)
-        weights -= (double)b->config.vocab_size * b->config.dim * 2;
-    double kv = (double)model_kv_bytes_per_token(&b->config, b->engine.kv_dtype) * (b->ctx + 1);
-    size_t n = (size_t)b->n_repeats;
-    double best_us = bench_quantile(dense_us, n, 0), median_us = bench_quantile(dense_us, n, 0.5);
-    json_set_number(result, "weight_gb", weights * 1e-9);
-    json_set_number(result, "kv_gb", kv * 1e-9);
-    json_set_number(result, "step_ms_median", median_us * 1e-3);
-    json_set_number(result, "step_ms_best", best_us * 1e-3);
-    json_set_number(result, "tokens_per_s_median", 1e6 / median_us);
-    json_set_number(result, "gb_per_s_median", (weights + kv) / median_us * 1e-3);
-    double limit = bench_quantile(read_rate, n, 0.5);
-    json_set_number(result, "read_of_these_weights_gb_s", limit * 1e-9);
-    json_set_number(result, "share_of_bandwidth_median", (weights + kv) / median_us * 1e6 / limit);
-    if (sparse) {
-        double sparse_median = bench_quantile(sparse_us, n, 0.5);
-        json_set_number(result, "sparse_step_ms_median", sparse_median * 1e-3);
-        json_set_number(result, "speedup_step", median_us / sparse_median);
-    }
-out:
-    free(dense_us);
-    free(sparse_us);
-    free(read_rate);
+    ok = ok && measure(b, &d, sides, result, err);
     sparse_attention_close(sparse);
     decode_close(&d, b);
     return ok;

@@ -28,11 +28,12 @@ static bool handle(void *user, const char *name, const char *value, struct error
     return ok;
 }
 
+/* The device that would be used; gpu says which GPU it is, or why none is. */
 static void examine_device(struct json *o, const struct args *a, bool *ok)
 {
     struct device_options options = {.n_threads = a->engine.n_threads, .isa = a->engine.isa};
     const struct backend *backend;
-    char why[512];
+    char why[512], no_gpu[600];
     struct device *dev = backend_open(a->engine.backend, &options, &backend, why, sizeof why);
     if (!dev) {
         json_set_string(o, "device_problem", why);
@@ -47,7 +48,10 @@ static void examine_device(struct json *o, const struct args *a, bool *ok)
     json_set_number(o, "memory_gib", (double)info.total_bytes / (1 << 30));
     json_set_number(o, "memory_free_gib", (double)info.free_bytes / (1 << 30));
     backend->close(dev);
-    json_set_string(o, "gpu", "not used: this build has no CUDA backend");
+    bool is_gpu = strcmp(backend->name, "cuda") == 0;
+    snprintf(no_gpu, sizeof no_gpu, "not used: %s",
+             why[0] ? why : "the cpu backend was asked for (--backend)");
+    json_set_string(o, "gpu", is_gpu ? info.name : no_gpu);
 }
 
 static void examine_terminal(struct json *o)

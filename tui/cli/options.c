@@ -148,12 +148,12 @@ bool cli_engine_option(struct engine_options *out, const char *name, const char 
 {
     static const char *const kv_names[] = {"bf16", "f32", NULL};
     static const char *const isa_names[] = {"auto", "reference", "avx2", "avx512", NULL};
-    static const char *const backend_names[] = {"auto", "cpu", "cuda", NULL};
+    static const char *const choices[] = {"auto", "cpu", "cuda", NULL};
     int64_t n = 0;
     int choice = 0;
     if (strcmp(name, "backend") == 0) {
-        *ok = cli_choice(name, value, backend_names, &choice, err);
-        out->backend = backend_names[choice];
+        *ok = cli_choice(name, value, choices, &choice, err);
+        out->backend = choices[choice];
     } else if (strcmp(name, "threads") == 0) {
         *ok = cli_int(name, value, 1, 1024, &n, err);
         out->n_threads = (int)n;

@@ -6,12 +6,13 @@
  * philox, so a draw depends on its coordinates alone and is the same on every backend.
  * Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains"; the round function is
  * the finaliser of MurmurHash3 (Appleby). */
-#ifndef ATTNSCOPE_KERNELS_CPU_SELECT_PERMUTATION_H
-#define ATTNSCOPE_KERNELS_CPU_SELECT_PERMUTATION_H
+#ifndef ATTNSCOPE_KERNELS_PERMUTATION_H
+#define ATTNSCOPE_KERNELS_PERMUTATION_H
 
 #include <stdint.h>
 
 #include "kernels/philox.h"
+#include "kernels/portable.h"
 
 enum {
     PERMUTATION_ROUNDS = 8,
@@ -25,10 +26,11 @@ struct permutation {
 };
 
 /* The permutation of [0, size), size > 0, for one draw. */
-static inline struct permutation permutation_make(uint32_t size, uint64_t seed, uint32_t layer,
+PORTABLE struct permutation permutation_make(uint32_t size, uint64_t seed, uint32_t layer,
                                                   uint32_t head, uint32_t position, uint32_t slot)
 {
-    struct permutation p = {.size = size};
+    struct permutation p;
+    p.size = size;
     int bits = PERMUTATION_MIN_BITS;
     while (bits < 32 && size > 1u << bits)
         bits++;
@@ -42,7 +44,7 @@ static inline struct permutation permutation_make(uint32_t size, uint64_t seed, 
     return p;
 }
 
-static inline uint32_t permutation_mix(uint32_t half, uint32_t key)
+PORTABLE uint32_t permutation_mix(uint32_t half, uint32_t key)
 {
     uint32_t h = (half ^ key) * 0x85EBCA6Bu;
     h = (h ^ (h >> 13)) * 0xC2B2AE35u;
@@ -51,7 +53,7 @@ static inline uint32_t permutation_mix(uint32_t half, uint32_t key)
 
 /* One pass through the network: a permutation of [0, 2^(left_bits + right_bits)).  Without
  * branches, so that a loop over it is vectorised. */
-static inline uint32_t permutation_pass(const struct permutation *p, uint32_t x)
+PORTABLE uint32_t permutation_pass(const struct permutation *p, uint32_t x)
 {
     uint32_t left_mask = (1u << p->left_bits) - 1, right_mask = (1u << p->right_bits) - 1;
     uint32_t right = x & right_mask, left = x >> p->right_bits;
@@ -62,7 +64,7 @@ static inline uint32_t permutation_pass(const struct permutation *p, uint32_t x)
     return left << p->right_bits | right;
 }
 
-static inline uint32_t permutation_image(const struct permutation *p, uint32_t x)
+PORTABLE uint32_t permutation_image(const struct permutation *p, uint32_t x)
 {
     do
         x = permutation_pass(p, x);
@@ -71,7 +73,7 @@ static inline uint32_t permutation_image(const struct permutation *p, uint32_t x
 }
 
 /* The images of 0 .. n - 1, in any order, n <= size. */
-static inline void permutation_draw(uint32_t *images, int n, const struct permutation *p)
+PORTABLE void permutation_draw(uint32_t *images, int n, const struct permutation *p)
 {
     enum { BATCH = 64 };
     uint32_t walking[BATCH]; /* inputs, and images that fell outside */

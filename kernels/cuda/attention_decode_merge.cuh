@@ -1,0 +1,307 @@
+/* Decode attention: how the tiles are shared out over blocks, and how what the warps of a block and
+ * the blocks of a unit have of a query's output is put together. */
+#ifndef ATTNSCOPE_KERNELS_CUDA_ATTENTION_DECODE_MERGE_CUH
+#define ATTNSCOPE_KERNELS_CUDA_ATTENTION_DECODE_MERGE_CUH
+
+#include "kernels/cuda/attention_decode.cuh"
+
+enum {
+    RING_BYTES = 136 * 1024, /* of copies under way; leaves room for the next kernel's blocks */
+    MAX_STAGES = 8,
+    MAX_QUERIES = 16,   /* of a KV head, if there is more than one row */
+    SOLO_TILES = 4,     /* so short a unit is one block's work: merging would cost more */
+    MERGE_BATCH = 20,   /* parts that are read at once: as many as 8 KV heads have on 132 blocks */
+    COMPUTE_BARRIER = 1 /* of bar.sync; 0 is __syncthreads */
+};
+
+struct decode_call {
+    struct attention att;
+    int group;      /* query heads per KV head */
+    int n_queries;  /* of a KV head: n_rows * group; query i is row i / group, head i % group */
+    int head_units; /* units per KV head */
+    int n_units;
+    int n_stages;
+    float *part_out;   /* [n_blocks + n_units, queries of a unit, DIM] */
+    float2 *part_sum;  /* [n_blocks + n_units, queries of a unit] max and sum */
+    uint32_t *tickets; /* [n_units] */
+};
+
+/* The shared memory of a block; [W] is DECODE_WARPS, [Q] the queries of a tile. */
+template <int DIM, bool WIDE> struct decode_memory {
+    enum {
+        QUERIES = WIDE ? WIDE_QUERIES : NARROW_QUERIES,
+        /* Of a query's out; the 4 rows that half a warp writes at once lie in different banks. */
+        OUT_PITCH = DIM + 8,
+        OUT_BYTES = DECODE_WARPS * QUERIES * OUT_PITCH * 4,
+        SUM_BYTES = DECODE_WARPS * QUERIES * 8,
+        BARRIER_BYTES = 2 * MAX_STAGES * 8,
+        FIXED_BYTES = OUT_BYTES + SUM_BYTES + BARRIER_BYTES + 16
+    };
+    char *stages;   /* [n_stages, STAGE_BYTES] */
+    float *out;     /* [W, Q, OUT_PITCH] */
+    float2 *sum;    /* [W, Q] max and sum */
+    uint32_t full;  /* [MAX_STAGES] barriers: the copies are there */
+    uint32_t empty; /* [MAX_STAGES] barriers: every warp has done with the stage */
+    int *is_last;
+};
+
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ struct decode_memory<DIM, WIDE> decode_carve(char *p,
+                                                                               int n_stages) {
+    typedef decode_memory<DIM, WIDE> memory;
+    memory m;
+    m.stages = p;
+    p += (size_t)n_stages * tile_layout<DIM>::STAGE_BYTES;
+    m.out = (float *)p;
+    p += memory::OUT_BYTES;
+    m.sum = (float2 *)p;
+    p += memory::SUM_BYTES;
+    m.full = shared_address(p);
+    m.empty = m.full + MAX_STAGES * 8;
+    m.is_last = (int *)(p + memory::BARRIER_BYTES);
+    return m;
+}
+
+/* --- Who does what ---------------------------------------------------------------------------- */
+
+struct decode_work {
+    struct key_range context, tail; /* the keys of the call, by number */
+    int context_tiles, unit_tiles;
+    int begin, end;   /* this block's tiles; tile i is tile i % unit_tiles of unit i / unit_tiles */
+    int share, extra; /* the first `extra` blocks have share + 1 tiles, the others share */
+};
+
+static __device__ __forceinline__ int tile_count(struct key_range keys)
+{
+    return (keys.end - keys.begin + TILE_KEYS - 1) / TILE_KEYS;
+}
+
+static __device__ __forceinline__ struct decode_work decode_share(const struct decode_call *call,
+                                                                  const struct call_shape *shape)
+{
+    struct decode_work work;
+    int begin = row_visible(&call->att, shape, 0).begin;
+    int end = row_visible(&call->att, shape, call->att.n_rows - 1).end;
+    work.context.begin = min(begin, shape->n_context);
+    work.context.end = min(end, shape->n_context);
+    work.tail.begin = max(begin, shape->n_context);
+    work.tail.end = max(end, work.tail.begin);
+    work.context_tiles = tile_count(work.context);
+    work.unit_tiles = work.context_tiles + tile_count(work.tail);
+    /* Short units are shared out whole. */
+    int piece = work.unit_tiles <= SOLO_TILES ? work.unit_tiles : 1;
+    unsigned n = (unsigned)call->n_units * (piece == 1 ? (unsigned)work.unit_tiles : 1u);
+    int block = (int)blockIdx.x;
+    work.share = (int)(n / gridDim.x);
+    work.extra = (int)(n % gridDim.x);
+    work.begin = (block * work.share + min(block, work.extra)) * piece;
+    work.end = work.begin + (work.share + (block < work.extra)) * piece;
+    return work;
+}
+
+/* A division costs what a hundred cycles do, before the first copy. */
+static __device__ __forceinline__ int unit_kv_head(const struct decode_call *call, int unit)
+{
+    return call->head_units == 1 ? unit : unit / call->head_units;
+}
+
+/* The block that has tile i, where units are not shared out whole. */
+static __device__ __forceinline__ int block_of_tile(const struct decode_work *work, int i)
+{
+    int first = work->extra * (work->share + 1);
+    return i < first ? i / (work->share + 1) : work->extra + (i - first) / work->share;
+}
+
+/* --- Merging ---------------------------------------------------------------------------------- */
+
+/* Waits for the warps that compute. */
+static __device__ __forceinline__ void compute_sync(void)
+{
+    asm volatile("bar.sync %0, %1;" ::"n"((int)COMPUTE_BARRIER), "n"((int)COMPUTE_THREADS)
+                 : "memory");
+}
+
+/* Four dimensions of a query's out, not yet divided by the sum. */
+struct decode_sum {
+    float4 out;
+    float max, sum;
+};
+
+/* 2^(max - top), 0 for what has no keys. */
+static __device__ __forceinline__ float decode_factor(float max, float top)
+{
+    return max == -INFINITY ? 0.0f : exp2_fast(max - top);
+}
+
+static __device__ __forceinline__ void add_scaled(float4 *to, float factor, float4 x)
+{
+    to->x += factor * x.x;
+    to->y += factor * x.y;
+    to->z += factor * x.z;
+    to->w += factor * x.w;
+}
+
+/* Writes 4 dimensions from d of a unit's query to the output.  The sink logit is one more key,
+ * without a value. */
+template <int DIM>
+static __device__ __forceinline__ void write_out(const struct decode_call *call, int kv_head,
+                                                 int query, int d, struct decode_sum sum)
+{
+    const struct attention *att = &call->att;
+    int row = query / call->group, head = kv_head * call->group + query % call->group;
+    float factor = 0.0f; /* a row of padding sees nothing */
+    if (sum.sum != 0.0f && !att->sink_logits) {
+        factor = 1.0f / sum.sum;
+    } else if (sum.sum != 0.0f) {
+        float sink = att->sink_logits[head] * DECODE_LOG2_E, top = fmaxf(sink, sum.max);
+        factor = exp2_fast(sum.max - top);
+        factor /= sum.sum * factor + exp2_fast(sink - top);
+    }
+    float4 out = {sum.out.x * factor, sum.out.y * factor, sum.out.z * factor, sum.out.w * factor};
+    float *to = att->out + ((size_t)row * (size_t)att->n_heads + (size_t)head) * DIM + d;
+    *(float4 *)to = out;
+}
+
+/* Lays down what a warp has of the unit's n queries. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void store_warp(const struct decode_memory<DIM, WIDE> *memory,
+                                                  struct tile_state<DIM, WIDE> *state, int n)
+{
+    typedef struct decode_memory<DIM, WIDE> layout;
+    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, t = lane % 4;
+#pragma unroll
+    for (int r = 0; r < 1 + WIDE; r++) {
+        float sum = state->sum[r];
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        int query = lane / 4 + 8 * r;
+        if (query >= n)
+            continue;
+        int slot = warp * layout::QUERIES + query;
+        if (t == 0)
+            memory->sum[slot] = make_float2(state->max[r], sum);
+        float *out = memory->out + slot * layout::OUT_PITCH + 2 * t;
+#pragma unroll
+        for (int i = 0; i < DIM / 8; i++) {
+            float *acc = state->acc[i];
+            float2 pair = WIDE ? make_float2(acc[2 * r], acc[2 * r + 1])
+                               : make_float2(acc[0] + acc[2], acc[1] + acc[3]);
+            *(float2 *)(out + 8 * i) = pair;
+        }
+    }
+}
+
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ struct decode_sum
+merge_warps(const struct decode_memory<DIM, WIDE> *memory, int query, int d)
+{
+    typedef struct decode_memory<DIM, WIDE> layout;
+    struct decode_sum all = {{0.0f, 0.0f, 0.0f, 0.0f}, -INFINITY, 0.0f};
+    float2 part[DECODE_WARPS];
+#pragma unroll
+    for (int w = 0; w < DECODE_WARPS; w++) {
+        part[w] = memory->sum[w * layout::QUERIES + query];
+        all.max = fmaxf(all.max, part[w].x);
+    }
+#pragma unroll
+    for (int w = 0; w < DECODE_WARPS; w++) {
+        float factor = decode_factor(part[w].x, all.max);
+        const float *out = memory->out + (w * layout::QUERIES + query) * layout::OUT_PITCH + d;
+        all.sum += factor * part[w].y;
+        add_scaled(&all.out, factor, *(const float4 *)out);
+    }
+    return all;
+}
+
+/* The n parts of a query from slot `first` on, read past L1, which does not know what other blocks
+ * wrote. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ struct decode_sum merge_parts(const struct decode_call *call,
+                                                                int first, int n, int query, int d)
+{
+    const size_t stride = WIDE ? WIDE_QUERIES : NARROW_QUERIES;
+    struct decode_sum all = {{0.0f, 0.0f, 0.0f, 0.0f}, -INFINITY, 0.0f};
+    for (int from = 0; from < n; from += MERGE_BATCH) {
+        float2 part[MERGE_BATCH];
+        float4 out[MERGE_BATCH];
+#pragma unroll
+        for (int i = 0; i < MERGE_BATCH; i++) {
+            part[i] = make_float2(-INFINITY, 0.0f);
+            out[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            size_t at = (size_t)(first + from + i) * stride + (size_t)query;
+            if (from + i < n) {
+                part[i] = __ldcg(call->part_sum + at);
+                out[i] = __ldcg((const float4 *)(call->part_out + at * DIM + d));
+            }
+        }
+        float top = all.max;
+#pragma unroll
+        for (int i = 0; i < MERGE_BATCH; i++)
+            top = fmaxf(top, part[i].x);
+        struct decode_sum before = all;
+        float factor = decode_factor(before.max, top);
+        all.max = top;
+        all.sum = factor * before.sum;
+        all.out = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        add_scaled(&all.out, factor, before.out);
+#pragma unroll
+        for (int i = 0; i < MERGE_BATCH; i++) {
+            factor = decode_factor(part[i].x, top);
+            all.sum += factor * part[i].y;
+            add_scaled(&all.out, factor, out[i]);
+        }
+    }
+    return all;
+}
+
+/* A block has done its tiles of a unit: the unit's output if these are all, else a part, and the
+ * output if it is the last.  A thread has 4 dimensions of a query at a time. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void finish_unit(const struct decode_call *call,
+                                                   const struct decode_work *work,
+                                                   const struct decode_memory<DIM, WIDE> *memory,
+                                                   struct tile_state<DIM, WIDE> *state, int unit)
+{
+    typedef struct decode_memory<DIM, WIDE> layout;
+    int kv_head = unit_kv_head(call, unit);
+    int first_query = unit % call->head_units * layout::QUERIES;
+    int n = min((int)layout::QUERIES, call->n_queries - first_query);
+    int begin = unit * work->unit_tiles, end = begin + work->unit_tiles;
+    bool whole = begin >= work->begin && end <= work->end;
+    store_warp<DIM, WIDE>(memory, state, n);
+    compute_sync();
+    for (int i = (int)threadIdx.x; i < n * (DIM / 4); i += COMPUTE_THREADS) {
+        int query = i / (DIM / 4), d = i % (DIM / 4) * 4;
+        struct decode_sum sum = merge_warps<DIM, WIDE>(memory, query, d);
+        if (whole) {
+            write_out<DIM>(call, kv_head, first_query + query, d, sum);
+            continue;
+        }
+        /* block + unit: no two blocks' parts share a slot, a unit's parts lie side by side. */
+        size_t at = (size_t)((int)blockIdx.x + unit) * layout::QUERIES + (size_t)query;
+        *(float4 *)(call->part_out + at * DIM + d) = sum.out;
+        if (d == 0)
+            call->part_sum[at] = make_float2(sum.max, sum.sum);
+    }
+    compute_sync(); /* the parts are written, and the warps' sums may be overwritten */
+    if (whole)
+        return;
+    int first_block = block_of_tile(work, begin);
+    int n_parts = block_of_tile(work, end - 1) - first_block + 1;
+    if (threadIdx.x == 0) {
+        bool last = ticket_take(call->tickets + unit) == (uint32_t)n_parts - 1;
+        *memory->is_last = last;
+        if (last)
+            call->tickets[unit] = 0;
+    }
+    compute_sync();
+    if (!*memory->is_last)
+        return;
+    for (int i = (int)threadIdx.x; i < n * (DIM / 4); i += COMPUTE_THREADS) {
+        int query = i / (DIM / 4), d = i % (DIM / 4) * 4;
+        struct decode_sum sum = merge_parts<DIM, WIDE>(call, first_block + unit, n_parts, query, d);
+        write_out<DIM>(call, kv_head, first_query + query, d, sum);
+    }
+}
+
+#endif

@@ -1,0 +1,465 @@
+/* Attention of bf16 keys and values to items (attention_gather.cuh), divided evenly over the
+ * device.
+ *
+ * The keys of an item are cut into tiles of 16.  Few items share out the blocks, one block per
+ * multiprocessor, by their numbers of tiles; many items have one block each.  A block's tiles go to
+ * its warps in turn.  Lengths are known on the device alone, so every block works the division out
+ * for itself.  An item of several blocks is put together from their parts by the last of them. */
+#ifndef ATTNSCOPE_KERNELS_CUDA_GATHER_KERNEL_CUH
+#define ATTNSCOPE_KERNELS_CUDA_GATHER_KERNEL_CUH
+
+#include "kernels/cuda/attention_gather.cuh"
+#include "kernels/cuda/gather_join.cuh"
+#include "kernels/cuda/gather_tile.cuh"
+
+enum {
+    GATHER_WARPS = 8, /* most warps of a block */
+    GATHER_ITEMS = 32 /* most items that share out the blocks; a lane each divides them */
+};
+
+/* A block's tiles [begin, end) of its item, which has n_blocks blocks from first_block on. */
+struct gather_share {
+    struct gather_item item;
+    int begin, end;
+    int first_block, n_blocks; /* 0: the block has nothing to do */
+};
+
+struct gather_shared {
+    struct gather_share share;
+    struct tile_marks marks[GATHER_WARPS][TILE_STAGES];
+    struct query_sums sums[GATHER_WARPS][TILE_HEADS];
+    bool is_last;
+};
+
+/* --- The division of the work ------------------------------------------------------------ */
+
+static __device__ __forceinline__ int tiles_ceil_div(int n, int by)
+{
+    return (n + by - 1) / by;
+}
+
+/* The first tile of part i of n. */
+static __device__ __forceinline__ int part_begin(int n_tiles, int i, int n)
+{
+    return n_tiles / n * i + min(i, n_tiles % n);
+}
+
+/* A lane per item, or lane 0 for the block's only one; the lane whose item the block has tells the
+ * block.  The first warp calls it. */
+template <bool PROBE>
+static __device__ __forceinline__ void gather_divide(const struct gather_job *job,
+                                                     const struct call_shape *shape, int n_warps,
+                                                     int lane, struct gather_share *share)
+{
+    const struct selection *sel = &job->sel;
+    struct gather_item item = {};
+    int n_items = job->split ? job->n_items : 1, n_tiles = 0, n_blocks = 0;
+    int block = job->split ? blockIdx.x : 0;
+    if (lane < n_items) {
+        int index = job->split ? lane : blockIdx.x;
+        int n_list = !PROBE && sel->listed ? sel->n_list[index] : 0;
+        struct row_plan plan = resolve_plan(&sel->plan, &job->att, shape, index / sel->n_unions);
+        item = gather_find_item<PROBE>(job, shape, &plan, n_list, index);
+        /* One tile even without keys: its block writes the zeros. */
+        n_tiles = max(1, (item.n_keys + TILE_ROWS - 1) / TILE_ROWS);
+        if (!PROBE && job->att.counts && (!job->split || block == (int)gridDim.x - 1))
+            gather_count(job, &plan, &item, n_list);
+    }
+    if (lane == 0)
+        share->n_blocks = 0;
+    __syncwarp();
+    if (job->split) {
+        /* So many tiles per block that the blocks suffice, however the items' last ones are filled;
+         * no fewer than a block has warps. */
+        int n_all = (int)__reduce_add_sync(0xffffffffu, (unsigned)n_tiles);
+        int n_each = max(n_warps, tiles_ceil_div(n_all, (int)gridDim.x - n_items));
+        n_blocks = tiles_ceil_div(n_tiles, n_each);
+    } else {
+        n_blocks = lane == 0;
+    }
+    int up_to = n_blocks; /* blocks of this item and those before it */
+#pragma unroll
+    for (int offset = 1; offset < WARP; offset *= 2) {
+        int before = __shfl_up_sync(0xffffffffu, up_to, offset);
+        up_to += lane >= offset ? before : 0;
+    }
+    int first = up_to - n_blocks;
+    if (block < first || block >= up_to)
+        return;
+    share->item = item;
+    share->begin = part_begin(n_tiles, block - first, n_blocks);
+    share->end = part_begin(n_tiles, block - first + 1, n_blocks);
+    share->first_block = first;
+    share->n_blocks = n_blocks;
+}
+
+/* --- Marks ------------------------------------------------------------------------------- */
+
+/* What a warp knows of its item's keys, beside the rows. */
+struct gather_keys {
+    struct gather_item item;
+    int limit;                 /* the block's keys end here */
+    uint32_t all_heads;        /* bits in an entry */
+    const uint32_t *list;      /* at a key's number: ranges are before it */
+    const uint8_t *list_drawn; /* the same, or NULL: none is drawn */
+    /* probe */
+    const uint32_t *bitmaps[2]; /* of head lane % TILE_HEADS, or NULL */
+    int n_words;                /* that may be looked at */
+};
+
+/* Of one tile: what lane r % 16 knows of row r; extra: bits of the heads that drew it, or, for the
+ * probe, bits of the rows that head r % 8 has selected. */
+struct gather_mark {
+    uint32_t entry, extra;
+};
+
+template <bool PROBE>
+static __device__ __forceinline__ struct gather_keys
+gather_keys_of(const struct gather_job *job, const struct gather_share *share, int lane)
+{
+    const struct selection *sel = &job->sel;
+    const struct gather_item *item = &share->item;
+    struct gather_keys keys = {};
+    keys.item = *item;
+    keys.limit = min(item->n_keys, share->end * TILE_ROWS);
+    keys.all_heads = ((1u << sel->union_heads) - 1) << KEY_BITS;
+    if (!PROBE) {
+        long long at = (long long)item->index * (long long)sel->stride - item->n_ranged;
+        keys.list = sel->list + at;
+        keys.list_drawn = sel->sampled ? sel->list_drawn + at : NULL;
+    } else if (sel->listed && !item->full && lane % TILE_HEADS < sel->union_heads) {
+        size_t word =
+            selected_slot(sel, item->row, item->first_head + lane % TILE_HEADS) * sel->n_words;
+        keys.n_words = item->position / 32 + 1; /* row_words */
+        keys.bitmaps[0] = sel->taken + word;
+        keys.bitmaps[1] = (sel->sampled ? sel->drawn : sel->taken) + word;
+    }
+    return keys;
+}
+
+/* Bits of keys key .. key + 15 that a bitmap has. */
+static __device__ __forceinline__ uint32_t tile_bitmap_bits(const uint32_t *bitmap, int key,
+                                                            int n_words)
+{
+    int word = key / 32;
+    uint32_t low = bitmap[word], high = word + 1 < n_words ? bitmap[word + 1] : 0;
+    return __funnelshift_r(low, high, key % 32) & 0xffff;
+}
+
+/* Bits of keys key .. key + 15 that a range has. */
+static __device__ __forceinline__ uint32_t tile_range_bits(struct key_range range, int key)
+{
+    return range_bits(0, range.begin - key, range.end - key) & 0xffff;
+}
+
+template <bool PROBE>
+static __device__ __forceinline__ struct gather_mark
+gather_find_mark(const struct gather_keys *keys, int tile, int lane)
+{
+    const struct gather_item *item = &keys->item;
+    struct gather_mark mark = {};
+    int at = tile * TILE_ROWS + lane % TILE_ROWS;
+    if (at < min(keys->limit, item->n_ranged)) {
+        mark.entry = (uint32_t)gather_ranged_key(item, at) | keys->all_heads;
+    } else if (!PROBE && at < keys->limit) {
+        mark.entry = keys->list[at];
+        if (keys->list_drawn)
+            mark.extra = keys->list_drawn[at];
+    }
+    int n = keys->limit - tile * TILE_ROWS;
+    if (PROBE && n > 0) {
+        int key = item->begin[0] + tile * TILE_ROWS;
+        mark.extra = tile_range_bits(item->kept[0], key) | tile_range_bits(item->kept[1], key);
+        if (keys->bitmaps[0])
+            mark.extra |= tile_bitmap_bits(keys->bitmaps[0], key, keys->n_words) |
+                          tile_bitmap_bits(keys->bitmaps[1], key, keys->n_words);
+        mark.extra &= n < TILE_ROWS ? (1u << n) - 1 : 0xffff;
+    }
+    return mark;
+}
+
+static __device__ __forceinline__ void gather_write_mark(struct tile_marks *to,
+                                                         const struct gather_mark *mark, int lane)
+{
+    if (lane < TILE_ROWS) {
+        to->entry[lane] = mark->entry;
+        to->extra[lane] = mark->extra;
+    }
+}
+
+/* --- A warp's tiles ---------------------------------------------------------------------- */
+
+/* -log2 p of what heads 2t and 2t + 1 drew, unless that is mixed. */
+static __device__ __forceinline__ float2 gather_bias(const struct gather_job *job,
+                                                     const struct gather_item *item, int lane)
+{
+    const struct selection *sel = &job->sel;
+    float2 bias = {};
+    int head = lane % 4 * 2;
+    if (!sel->listed || !sel->sampled || sel->mixed || item->full)
+        return bias;
+    if (head < sel->union_heads)
+        bias.x = -log2_fast(sel->prob[selected_slot(sel, item->row, item->first_head + head)]);
+    if (head + 1 < sel->union_heads)
+        bias.y = -log2_fast(sel->prob[selected_slot(sel, item->row, item->first_head + head + 1)]);
+    return bias;
+}
+
+/* Scores of keys that a head does not attend to become -infinity; drawn keys weigh 1 / p. */
+static __device__ __forceinline__ void gather_weigh(const struct gather_job *job,
+                                                    const struct gather_item *item, float s[4],
+                                                    const struct tile_marks *marks, float2 drawn,
+                                                    int lane)
+{
+    const struct selection *sel = &job->sel;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int row = lane / 4 + i / 2 * 8, head = lane % 4 * 2 + i % 2;
+        uint32_t entry = marks->entry[row];
+        if (!(entry >> (KEY_BITS + head) & 1)) {
+            s[i] = -INFINITY;
+        } else if (marks->extra[row] >> head & 1) {
+            float bias = i % 2 ? drawn.y : drawn.x;
+            if (sel->mixed) {
+                size_t slot = selected_slot(sel, item->row, item->first_head + head);
+                bias = -log2_fast(sel->key_prob[slot * sel->stride + (entry & KEY_MASK)]);
+            }
+            s[i] += bias;
+        }
+    }
+}
+
+/* Probe: scores of rows without a key become -infinity; the score of the own key is noted. */
+template <int DIM>
+static __device__ __forceinline__ void gather_note(struct tile_state<DIM> *state, float s[4],
+                                                   const struct tile_marks *marks, int position,
+                                                   int lane)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t entry = marks->entry[lane / 4 + i / 2 * 8];
+        if (!(entry >> KEY_BITS))
+            s[i] = -INFINITY;
+        else if ((int)(entry & KEY_MASK) == position)
+            state->own[i % 2] = s[i];
+    }
+}
+
+template <int DIM>
+static __device__ __forceinline__ void gather_add_mass(struct tile_state<DIM> *state,
+                                                       const float p[4],
+                                                       const struct tile_marks *marks, int lane)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (marks->extra[lane % 4 * 2 + i % 2] >> (lane / 4 + i / 2 * 8) & 1)
+            state->mass[i % 2] += p[i];
+}
+
+/* Waits for the oldest of n_stages groups of copies, all lanes'. */
+static __device__ __forceinline__ void gather_wait(int n_stages)
+{
+    if (n_stages == 4)
+        copy_async_wait<3>();
+    else if (n_stages == 3)
+        copy_async_wait<2>();
+    else
+        copy_async_wait<1>();
+    __syncwarp();
+}
+
+/* Fills the warp's stages with tiles first, first + step, ...; returns the marks of the tile after
+ * those.  All marks are asked for before the first is used. */
+template <int DIM, bool PROBE>
+static __device__ __forceinline__ struct gather_mark
+gather_fill(const struct gather_job *job, const struct tile_rows *rows,
+            const struct gather_keys *keys, uint32_t ring, struct tile_marks *marks, int first,
+            int step, int end, int lane)
+{
+    struct gather_mark mark[TILE_STAGES], next;
+#pragma unroll
+    for (int i = 0; i < TILE_STAGES; i++)
+        mark[i] = gather_find_mark<PROBE>(keys, first + i * step, lane);
+    next = gather_find_mark<PROBE>(keys, first + job->n_stages * step, lane);
+#pragma unroll
+    for (int i = 0; i < TILE_STAGES; i++) {
+        if (i >= job->n_stages)
+            continue;
+        gather_write_mark(&marks[i], &mark[i], lane);
+        if (first + i * step < end)
+            tile_copy<DIM>(rows, ring + i * tile_layout<DIM>::STAGE_BYTES, mark[i].entry, lane);
+        copy_async_commit();
+    }
+    return next;
+}
+
+/* Attends to tiles first, first + step, ... below end of an item.  *n_kept: the kept keys of head
+ * lane % TILE_HEADS (probe). */
+template <int DIM, bool PROBE>
+static __device__ __forceinline__ void
+gather_attend(const struct gather_job *job, struct tile_state<DIM> *state,
+              const struct tile_rows *rows, const struct gather_keys *keys, uint32_t ring,
+              struct tile_marks *marks, int first, int step, int end, int *n_kept)
+{
+    int lane = threadIdx.x % WARP, n_stages = job->n_stages, stage = 0;
+    const float *q = job->att.q + (size_t)keys->item.row * job->att.q_stride +
+                     (size_t)keys->item.first_head * DIM;
+    struct gather_mark next =
+        gather_fill<DIM, PROBE>(job, rows, keys, ring, marks, first, step, end, lane);
+    dependency_release();
+    float2 drawn = {};
+    if (!PROBE)
+        drawn = gather_bias(job, &keys->item, lane);
+    tile_start<DIM>(state, q, job->sel.union_heads, job->att.scale * LOG2_E, lane);
+    for (int tile = first; tile < end; tile += step) {
+        uint32_t at = ring + stage * tile_layout<DIM>::STAGE_BYTES;
+        struct tile_marks *here = &marks[stage];
+        float s[4];
+        gather_wait(n_stages);
+        tile_scores<DIM>(s, state, at, lane);
+        if (PROBE) {
+            *n_kept += __popc(here->extra[lane % TILE_HEADS]);
+            gather_note<DIM>(state, s, here, keys->item.position, lane);
+        } else if ((tile + 1) * TILE_ROWS > keys->item.n_ranged) {
+            gather_weigh(job, &keys->item, s, here, drawn, lane);
+        }
+        tile_soften<DIM, PROBE>(state, s);
+        if (PROBE)
+            gather_add_mass<DIM>(state, s, here, lane);
+        tile_accumulate<DIM>(state, s, at, lane);
+        __syncwarp(); /* all lanes are done with the stage */
+        gather_write_mark(here, &next, lane);
+        if (tile + n_stages * step < end)
+            tile_copy<DIM>(rows, at, next.entry, lane);
+        copy_async_commit();
+        next = gather_find_mark<PROBE>(keys, tile + (n_stages + 1) * step, lane);
+        stage = stage + 1 == n_stages ? 0 : stage + 1;
+    }
+    copy_async_wait<0>();
+    __syncwarp();
+}
+
+/* --- The kernel -------------------------------------------------------------------------- */
+
+/* A warp's tiles of the block's share, and what they add up to, into its ring and shared->sums. */
+template <int DIM, bool PROBE>
+static __device__ __forceinline__ void
+gather_run_warp(const struct gather_job *job, const struct call_shape *shape,
+                struct gather_shared *shared, char *ring, int warp, int n_warps, int lane)
+{
+    const struct gather_share *share = &shared->share;
+    struct gather_keys keys = gather_keys_of<PROBE>(job, share, lane);
+    struct tile_rows rows = tile_rows_of<DIM>(&job->att, shape, share->item.kv_head);
+    struct tile_state<DIM> state;
+    int n_kept = 0;
+    gather_attend<DIM, PROBE>(job, &state, &rows, &keys, shared_address(ring), shared->marks[warp],
+                              share->begin + warp, n_warps, share->end, &n_kept);
+    tile_finish<DIM, PROBE>(&state, (float *)ring, lane);
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        int head = lane % 4 * 2 + j;
+        float kept = PROBE ? (float)__shfl_sync(0xffffffffu, n_kept, head) : 0;
+        struct query_sums sums = {state.max[j], state.sum[j], state.mass[j], state.own[j], kept};
+        if (lane < 4)
+            shared->sums[warp][head] = sums;
+    }
+}
+
+/* The blocks share out the items if split, else have one each. */
+template <int DIM, bool PROBE>
+static __global__ void __launch_bounds__((int)GATHER_WARPS *WARP, 1)
+    gather_kernel(const __grid_constant__ struct gather_job job)
+{
+    extern __shared__ __align__(128) char dynamic_shared[];
+    struct gather_shared *shared = (struct gather_shared *)dynamic_shared;
+    const struct gather_share *share = &shared->share;
+    char *rings = dynamic_shared + (sizeof *shared + 127) / 128 * 128;
+    size_t ring_bytes = (size_t)job.n_stages * tile_layout<DIM>::STAGE_BYTES;
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
+    float *factors = (float *)(rings + warp * ring_bytes);
+    dependency_wait();
+    struct call_shape shape = call_shape(&job.att);
+    if (warp == 0)
+        gather_divide<PROBE>(&job, &shape, n_warps, lane, &shared->share);
+    __syncthreads();
+    if (share->n_blocks == 0)
+        return;
+    gather_run_warp<DIM, PROBE>(&job, &shape, shared, rings + warp * ring_bytes, warp, n_warps,
+                                lane);
+    __syncthreads();
+    bool whole = share->n_blocks == 1;
+    for (int head = warp; head < job.sel.union_heads; head += n_warps)
+        join_warps<DIM, PROBE>(&job, &share->item, shared->sums, rings, ring_bytes, head, whole);
+    if (whole || !part_is_last(&job.tickets[share->item.index], share->n_blocks, &shared->is_last))
+        return;
+    for (int head = warp; head < job.sel.union_heads; head += n_warps)
+        join_blocks<DIM, PROBE>(&job, &share->item, factors, head, share->first_block,
+                                share->n_blocks);
+}
+
+/* --- The launch -------------------------------------------------------------------------- */
+
+/* The warps and stages that shared memory has room for: warps first, since each hides what the
+ * others wait for.  Where every item has its own block, two blocks share a multiprocessor. */
+template <int DIM, bool PROBE> static void gather_launch(struct device *dev, struct gather_job *job)
+{
+    size_t n_shared = (sizeof(struct gather_shared) + 127) / 128 * 128;
+    size_t stage = tile_layout<DIM>::STAGE_BYTES, room = dev->properties.sharedMemPerBlockOptin;
+    if (!job->split) {
+        size_t half = dev->properties.sharedMemPerMultiprocessor / 2 -
+                      dev->properties.reservedSharedMemPerBlock;
+        room = half < room ? half : room;
+    }
+    int n_warps = GATHER_WARPS;
+    job->n_stages = TILE_STAGES;
+    while (n_warps > 1 && n_shared + 2 * n_warps * stage > room)
+        n_warps /= 2;
+    while (job->n_stages > 2 && n_shared + job->n_stages * n_warps * stage > room)
+        job->n_stages--;
+    n_shared += job->n_stages * n_warps * stage;
+    cuda_allow_shared(dev, gather_kernel<DIM, PROBE>, n_shared);
+    cuda_launch(dev, gather_kernel<DIM, PROBE>, dim3(job->split ? dev->n_sms : job->n_items),
+                dim3(n_warps * WARP), n_shared, *job);
+}
+
+/* Whether gather_start takes the call. */
+static inline bool gather_takes(const struct attention *att)
+{
+    int dim = att->kv.head_dim;
+    uintptr_t addresses = (uintptr_t)att->out;
+    for (int s = 0; s < KV_SEGMENTS; s++)
+        addresses |= (uintptr_t)att->kv.k[s] | (uintptr_t)att->kv.v[s];
+    return att->kv.dtype == DTYPE_BF16 && addresses % 16 == 0 && (uintptr_t)att->q % 8 == 0 &&
+           att->q_stride % 2 == 0 &&
+           (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256);
+}
+
+static inline size_t gather_part_bytes(const struct device *dev, int head_dim)
+{
+    return (size_t)dev->n_sms * TILE_HEADS * (size_t)(head_dim + PART_SUMS) * sizeof(float);
+}
+
+template <bool PROBE> static void gather_start(struct device *dev, struct gather_job *job)
+{
+    int dim = job->att.kv.head_dim;
+    job->split = job->n_items <= GATHER_ITEMS && 2 * job->n_items <= dev->n_sms;
+    if (job->split) {
+        job->parts = (float *)cuda_workspace(dev, WORKSPACE_ATTENTION, gather_part_bytes(dev, dim));
+        job->tickets =
+            (uint32_t *)cuda_workspace(dev, WORKSPACE_TICKETS, N_TICKETS * sizeof *job->tickets);
+    }
+    if (dev->failed)
+        return;
+    if (dim == 64)
+        gather_launch<64, PROBE>(dev, job);
+    else if (dim == 80)
+        gather_launch<80, PROBE>(dev, job);
+    else if (dim == 96)
+        gather_launch<96, PROBE>(dev, job);
+    else if (dim == 128)
+        gather_launch<128, PROBE>(dev, job);
+    else
+        gather_launch<256, PROBE>(dev, job);
+}
+
+#endif

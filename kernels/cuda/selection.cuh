@@ -1,0 +1,202 @@
+/* A selection on the device (backend.h says what it means).
+ *
+ * Sinks and local windows are never stored: they are parts of a plan, which every kernel gets by
+ * value and resolves against the step's lengths, so that a recorded step stays right as the context
+ * grows and a stack of ranges costs no kernel of its own.  What maskers choose beyond the ranges
+ * are bitmaps per row and query head: `taken` (p = 1) and `drawn` (by chance).  While every masker
+ * shares per group, only the bitmaps of each group's first head are used.  selection_end compacts
+ * them into one ascending union list per row and head union: key | head bits << 24. */
+#ifndef ATTNSCOPE_KERNELS_CUDA_SELECTION_CUH
+#define ATTNSCOPE_KERNELS_CUDA_SELECTION_CUH
+
+#include "kernels/cuda/attention.cuh"
+
+enum {
+    UNION_MAX_HEADS = 8, /* head bits of a list entry */
+    KEY_BITS = 24,       /* key numbers of a list entry: up to 16,777,216 keys */
+    PLAN_MAX_PARTS = 16,
+    MAX_RANGES = 2 /* all sinks make one range, all local windows another */
+};
+
+enum select_kind {
+    SELECT_SINK,
+    SELECT_LOCAL,
+    SELECT_TOP_K,
+    SELECT_TOP_P, /* size.value = top_p */
+    SELECT_RANDOM,
+    SELECT_PUT
+};
+
+struct select_part {
+    enum select_kind kind;
+    struct budget size;
+};
+
+/* The parts of a stack in order, as far as they have been asked for. */
+struct select_plan {
+    int n;
+    struct select_part part[PLAN_MAX_PARTS];
+};
+
+/* A plan resolved for one row. */
+struct row_plan {
+    bool full; /* every visible key */
+    struct key_range visible;
+    int n_ranges;
+    struct key_range range[MAX_RANGES]; /* ascending, disjoint, not touching */
+};
+
+struct selection {
+    int max_rows, n_heads, n_kv_heads, max_keys;
+    int group;       /* query heads per KV head */
+    int union_heads; /* query heads per union: the group, or its largest divisor up to 8 */
+    int n_unions;    /* n_heads / union_heads */
+    int n_words;     /* of a bitmap: max_keys / 32, rounded up to a multiple of 32 */
+    size_t stride;   /* entries from one score row or list to the next: n_words * 32 */
+
+    /* Of the call between begin and end (host). */
+    struct attention att; /* for explicit lists */
+    struct select_plan plan;
+    int n_rows;
+    bool listed;  /* some masker wrote bitmaps: all of them that are in use are valid */
+    bool sampled; /* `drawn` is in use */
+    bool shared;  /* only the bitmaps of each group's first head are in use */
+    bool mixed;   /* drawn keys have their own probabilities, in key_prob */
+
+    /* (device) Of a row's bitmaps the words up to its own key are valid: see row_words. */
+    uint32_t *taken;     /* [max_rows, n_heads, n_words] */
+    uint32_t *drawn;     /* [max_rows, n_heads, n_words] none of them taken */
+    float *prob;         /* [max_rows, n_heads] of drawn keys, unless mixed */
+    float *key_prob;     /* [max_rows, n_heads, stride] by key; NULL until selection_put */
+    float *scores;       /* [max_rows, n_heads, stride] by key */
+    uint32_t *list;      /* [max_rows, n_unions, stride] key | bits of heads << KEY_BITS */
+    uint8_t *list_drawn; /* [max_rows, n_unions, stride] bits of heads that drew it, if sampled */
+    int32_t *n_list;     /* [max_rows, n_unions] */
+    int32_t *n_selected; /* [max_rows, n_unions] head keys in the list: sum of head bits */
+    uint32_t *rescued;   /* [max_rows, n_unions] bits of heads that got their own key */
+    struct row_plan *resolved; /* [max_rows] as selection_unite found it */
+    uint32_t *select_work;     /* of teams of blocks, see select_team.cuh */
+    size_t n_select_work;      /* words */
+};
+
+/* --- On the host ---------------------------------------------------------------------------- */
+
+/* Resolves the plan of the call on the device and makes the union lists from the bitmaps.
+ * selection_union.cu */
+void selection_unite(struct device *dev, const struct selection *sel);
+/* Adds what a masker asks for to the plan.  selection.cu */
+void selection_plan(struct selection *sel, enum select_kind kind, struct budget size);
+/* Prepares for a masker that chooses keys per `share`.  True if the bitmaps hold nothing yet: the
+ * masker is to write every word of those that it is responsible for.  selection.cu */
+bool selection_choose(struct device *dev, struct selection *sel, const struct attention *att,
+                      enum share share);
+
+/* --- On the device ------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ int budget_resolve(struct budget size, int n_keys)
+{
+    double e = size.is_fraction ? size.value * (double)n_keys : size.value;
+    if (!(e >= 1.0))
+        return 0;
+    return e < 2147483647.0 ? (int)e : 2147483647;
+}
+
+/* Whether the part takes part at all, and whether it declares the call full. */
+static __device__ __forceinline__ bool
+part_counts(const struct select_part *part, const struct call_shape *shape, int *e, bool *full)
+{
+    *e = budget_resolve(part->size, shape->n_keys);
+    switch (part->kind) {
+    case SELECT_SINK:
+    case SELECT_TOP_K:
+        *full = *e > 0 && shape->n_keys <= *e;
+        return *e > 0;
+    case SELECT_LOCAL:
+        *full = *e > 0 && (long long)shape->n_keys <= (long long)*e + shape->n_rows_total;
+        return *e > 0;
+    case SELECT_TOP_P:
+        *full = part->size.value >= 1.0;
+        return true;
+    case SELECT_RANDOM:
+        *full = false;
+        return *e > 0;
+    default:
+        *full = false;
+        return true;
+    }
+}
+
+/* The parts that have been asked for so far.  *chosen: some of them takes part. */
+static __device__ __forceinline__ struct row_plan resolve_parts(const struct select_plan *plan,
+                                                                const struct attention *att,
+                                                                const struct call_shape *shape,
+                                                                int row, bool *chosen)
+{
+    struct row_plan out = {};
+    out.visible = row_visible(att, shape, row);
+    int sink_end = out.visible.begin, local_begin = out.visible.end;
+    *chosen = false;
+    for (int i = 0; i < plan->n; i++) {
+        int e;
+        bool full;
+        if (!part_counts(&plan->part[i], shape, &e, &full))
+            continue;
+        *chosen = true;
+        out.full = out.full || full;
+        if (plan->part[i].kind == SELECT_SINK)
+            sink_end = max(sink_end, min(e, out.visible.end));
+        if (plan->part[i].kind == SELECT_LOCAL)
+            local_begin = min(local_begin, max(out.visible.begin, out.visible.end - e));
+    }
+    if (out.full || sink_end >= local_begin) { /* all, or they touch: one range */
+        sink_end = out.visible.end;
+        local_begin = out.visible.end;
+    }
+    bool sinks = sink_end > out.visible.begin, locals = local_begin < out.visible.end;
+    out.n_ranges = sinks + locals;
+    out.range[1] = {local_begin, out.visible.end};
+    out.range[0] = sinks ? key_range{out.visible.begin, sink_end} : out.range[1];
+    return out;
+}
+
+/* The whole plan: without a part that takes part it is full. */
+static __device__ __forceinline__ struct row_plan resolve_plan(const struct select_plan *plan,
+                                                               const struct attention *att,
+                                                               const struct call_shape *shape,
+                                                               int row)
+{
+    bool chosen;
+    struct row_plan out = resolve_parts(plan, att, shape, row, &chosen);
+    if (!chosen) {
+        out.full = true;
+        out.n_ranges = out.visible.begin < out.visible.end;
+        out.range[0] = out.visible;
+    }
+    return out;
+}
+
+/* Words of a row's bitmaps that hold keys up to its own. */
+static __device__ __forceinline__ int row_words(const struct call_shape *shape, int row)
+{
+    return (shape->first_position + row) / 32 + 1;
+}
+
+/* The bits of word `word` whose keys lie in [begin, end). */
+static __device__ __forceinline__ uint32_t range_bits(int word, int begin, int end)
+{
+    int from = max(begin - word * 32, 0), to = min(end - word * 32, 32);
+    if (from >= to)
+        return 0;
+    return (to == 32 ? 0xffffffffu : (1u << to) - 1) & ~((1u << from) - 1);
+}
+
+/* The bits of a word whose keys are visible and in no range: those that lists may hold. */
+static __device__ __forceinline__ uint32_t open_bits(const struct row_plan *plan, int word)
+{
+    uint32_t bits = range_bits(word, plan->visible.begin, plan->visible.end);
+    for (int i = 0; i < plan->n_ranges; i++)
+        bits &= ~range_bits(word, plan->range[i].begin, plan->range[i].end);
+    return bits;
+}
+
+#endif
