@@ -328,8 +328,7 @@ static void test_a_list_of_everything_equals_dense(void **state)
     }
 }
 
-/* --- Ranges ------------------------------------------------------------------------------------
- */
+/* --- Ranges --------------------------------------------------------------------------------- */
 
 static void test_ranges_alone(void **state)
 {
@@ -395,8 +394,7 @@ static void test_probe_of_a_full_selection_finds_nothing_lost(void **state)
     }
 }
 
-/* --- Calls --------------------------------------------------------------------------------------
- */
+/* --- Calls ---------------------------------------------------------------------------------- */
 
 static void test_pieces_of_a_larger_call(void **state)
 {

@@ -198,10 +198,10 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1)
         barrier_publish();
     }
     __syncthreads();
+    dependency_release();
     dependency_wait();
     struct call_shape shape = call_shape(&call.att);
     struct decode_work work = decode_share(&call, &shape);
-    dependency_release();
     if (work.unit_tiles == 0)
         clear_out(&call.att, DIM);
     else if (warp == DECODE_WARPS)
@@ -236,9 +236,8 @@ static void decode_launch(struct device *dev, struct decode_call *call)
     if (dev->failed)
         return;
     call->part_sum = (float2 *)(call->part_out + n_parts * DIM);
-    size_t n_shared = n_stages * stage + memory::FIXED_BYTES;
+    size_t n_shared = cuda_one_per_sm(dev, n_stages * stage + memory::FIXED_BYTES);
     cuda_allow_shared(dev, decode_kernel<DIM, WIDE>, n_shared);
-    cuda_prefer_shared(dev, decode_kernel<DIM, WIDE>);
     cuda_launch(dev, decode_kernel<DIM, WIDE>, dim3((unsigned)dev->n_sms), dim3(DECODE_THREADS),
                 n_shared, *call);
 }

@@ -6,7 +6,7 @@
 #include "kernels/cuda/attention_decode.cuh"
 
 enum {
-    RING_BYTES = 136 * 1024, /* of copies under way; leaves room for the next kernel's blocks */
+    RING_BYTES = 100 * 1024, /* of copies under way; leaves room for the next kernel's blocks */
     MAX_STAGES = 8,
     MAX_QUERIES = 16,   /* of a KV head, if there is more than one row */
     SOLO_TILES = 4,     /* so short a unit is one block's work: merging would cost more */

@@ -129,16 +129,20 @@ static void cuda_launch(struct device *dev, void (*kernel)(Params...), dim3 grid
 {
     if (dev->failed)
         return;
-    cudaLaunchAttribute early = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
+    /* All kernels divide a multiprocessor's memory alike, with nothing beyond need for the
+     * first-level cache: those that want it divided differently never run on one side by side. */
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    attributes[0].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[1].val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = n_shared_bytes;
     config.stream = dev->stream;
-    config.attrs = &early;
-    config.numAttrs = dev->early ? 1 : 0;
+    config.attrs = attributes;
+    config.numAttrs = dev->early ? 2 : 1;
     CUDA_CALL(dev, cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...));
 }
 
@@ -152,15 +156,13 @@ static void cuda_allow_shared(struct device *dev, void (*kernel)(Params...), siz
                                             (int)n_bytes));
 }
 
-/* Gives a kernel all the shared memory a multiprocessor has, as the kernels beside it have: kernels
- * that want it divided differently do not run on one at the same time. */
-template <typename... Params>
-static void cuda_prefer_shared(struct device *dev, void (*kernel)(Params...))
+/* The dynamic shared memory of a kernel with one block per multiprocessor: at least so much that no
+ * multiprocessor takes two.  Without it, blocks that start early go in pairs to whichever
+ * multiprocessors the previous kernel leaves first, and those work twice as long. */
+static inline size_t cuda_one_per_sm(const struct device *dev, size_t n_bytes)
 {
-    if (!dev->failed)
-        CUDA_CALL(dev,
-                  cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                       cudaSharedmemCarveoutMaxShared));
+    size_t half = dev->properties.sharedMemPerMultiprocessor / 2;
+    return n_bytes > half ? n_bytes : half;
 }
 
 /* --- Values of any dtype ---------------------------------------------------------------------- */

@@ -54,6 +54,5 @@ void cuda_embed(struct device *dev, float *x, const struct linear *table,
         job.positions = *positions;
     job.tokens = tokens;
     job.step = step;
-    cuda_prefer_shared(dev, embed_kernel);
     cuda_launch(dev, embed_kernel, dim3(n_rows, ceil_div(table->n_in, THREADS)), THREADS, 0, job);
 }

@@ -14,6 +14,7 @@
 
 enum {
     GATHER_WARPS = 8, /* most warps of a block */
+    MIN_STAGES = 3,
     GATHER_ITEMS = 32 /* most items that share out the blocks; a lane each divides them */
 };
 
@@ -306,7 +307,6 @@ gather_attend(const struct gather_job *job, struct tile_state<DIM> *state,
                      (size_t)keys->item.first_head * DIM;
     struct gather_mark next =
         gather_fill<DIM, PROBE>(job, rows, keys, ring, marks, first, step, end, lane);
-    dependency_release();
     float2 drawn = {};
     if (!PROBE)
         drawn = gather_bias(job, &keys->item, lane);
@@ -377,6 +377,7 @@ static __global__ void __launch_bounds__((int)GATHER_WARPS *WARP, 1)
     size_t ring_bytes = (size_t)job.n_stages * tile_layout<DIM>::STAGE_BYTES;
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
     float *factors = (float *)(rings + warp * ring_bytes);
+    dependency_release();
     dependency_wait();
     struct call_shape shape = call_shape(&job.att);
     if (warp == 0)
@@ -399,6 +400,10 @@ static __global__ void __launch_bounds__((int)GATHER_WARPS *WARP, 1)
 
 /* --- The launch -------------------------------------------------------------------------- */
 
+/* Enough bytes under way for the bandwidth of memory, and room for the next kernel's blocks, which
+ * then start while these work. */
+static const size_t SPLIT_BYTES = (size_t)112 << 10;
+
 /* The warps and stages that shared memory has room for: warps first, since each hides what the
  * others wait for.  Where every item has its own block, two blocks share a multiprocessor. */
 template <int DIM, bool PROBE> static void gather_launch(struct device *dev, struct gather_job *job)
@@ -409,14 +414,18 @@ template <int DIM, bool PROBE> static void gather_launch(struct device *dev, str
         size_t half = dev->properties.sharedMemPerMultiprocessor / 2 -
                       dev->properties.reservedSharedMemPerBlock;
         room = half < room ? half : room;
+    } else {
+        room = SPLIT_BYTES < room ? SPLIT_BYTES : room;
     }
     int n_warps = GATHER_WARPS;
     job->n_stages = TILE_STAGES;
-    while (n_warps > 1 && n_shared + 2 * n_warps * stage > room)
+    while (n_warps > 1 && n_shared + MIN_STAGES * n_warps * stage > room)
         n_warps /= 2;
-    while (job->n_stages > 2 && n_shared + job->n_stages * n_warps * stage > room)
+    while (job->n_stages > MIN_STAGES && n_shared + job->n_stages * n_warps * stage > room)
         job->n_stages--;
     n_shared += job->n_stages * n_warps * stage;
+    if (job->split)
+        n_shared = cuda_one_per_sm(dev, n_shared);
     cuda_allow_shared(dev, gather_kernel<DIM, PROBE>, n_shared);
     cuda_launch(dev, gather_kernel<DIM, PROBE>, dim3(job->split ? dev->n_sms : job->n_items),
                 dim3(n_warps * WARP), n_shared, *job);

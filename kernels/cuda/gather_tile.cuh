@@ -30,8 +30,7 @@ template <int DIM> struct tile_layout {
         PITCH = ROW_BYTES + 16,
         V_BYTES = TILE_ROWS * PITCH, /* from K to V */
         STAGE_BYTES = 2 * V_BYTES,
-        CHUNKS = DIM / 8, /* of 16 bytes, in a row */
-        STEPS = DIM / 16
+        CHUNKS = DIM / 8 /* of 16 bytes, in a row */
     };
 };
 

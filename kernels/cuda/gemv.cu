@@ -381,8 +381,7 @@ static __global__ void __launch_bounds__(THREADS, ROWS <= 2 ? 2 : 1)
 
 /* --- Launch ----------------------------------------------------------------------------------- */
 
-/* Shared memory of a block: with two blocks of neighbouring kernels on a multiprocessor the second
- * has its ring full when the first is done. */
+/* Shared memory that a block fills. */
 static const size_t SHARED_WANTED = (size_t)112 << 10;
 /* Of x, per block, where one or two rows leave room for a neighbour, and where more do not. */
 static const size_t X_WANTED_FEW = (size_t)64 << 10, X_WANTED_MANY = (size_t)128 << 10;
@@ -435,8 +434,8 @@ static void launch(struct device *dev, const struct linear_call *call)
     int n_blocks = job.n_groups < dev->n_sms ? job.n_groups : dev->n_sms;
     size_t n_bytes =
         divide<T, ROWS>(&job, n_blocks, dev->properties.sharedMemPerBlockOptin - STATIC_SHARED);
+    n_bytes = cuda_one_per_sm(dev, n_bytes);
     cuda_allow_shared(dev, gemv_kernel<T, ROWS>, n_bytes);
-    cuda_prefer_shared(dev, gemv_kernel<T, ROWS>);
     cuda_launch(dev, gemv_kernel<T, ROWS>, n_blocks, THREADS, n_bytes, job);
 }
 

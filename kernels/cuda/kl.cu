@@ -9,11 +9,10 @@ static __global__ void __launch_bounds__(LOGITS_THREADS)
     dependency_release();
     float x[LOGITS_PER_THREAD];
     for (int side = 0; side < 2; side++) {
-        load_chunk(x, side ? q : p, vocab_size, blockIdx.x);
+        load_chunk(x, side ? q : p, vocab_size);
         struct logits_sum sum = chunk_sum(x);
         if (threadIdx.x == 0)
             sums[side * gridDim.x + blockIdx.x] = sum;
-        __syncthreads();
     }
 }
 
@@ -34,38 +33,34 @@ static __global__ void __launch_bounds__(LOGITS_THREADS)
     kl_terms_kernel(float *out, const struct logits_sum *sums, const float *p, const float *q,
                     int vocab_size, double *parts, uint32_t *ticket)
 {
-    __shared__ double log_sums[2], shared[LOGITS_WARPS];
     dependency_wait();
     dependency_release();
-    if (threadIdx.x < 2)
-        log_sums[threadIdx.x] = combine_sums(sums + threadIdx.x * gridDim.x, gridDim.x);
-    __syncthreads();
+    double log_sum_p = combine_sums(sums, sizeof *sums, gridDim.x);
+    double log_sum_q = combine_sums(sums + gridDim.x, sizeof *sums, gridDim.x);
     double part = 0;
     for (int i = 0; i < LOGITS_PER_THREAD; i++) {
-        int id = blockIdx.x * LOGITS_PER_BLOCK + i * LOGITS_THREADS + (int)threadIdx.x;
+        int id = logit_id(i);
         if (id < vocab_size)
-            part += kl_term((double)p[id] - log_sums[0], (double)q[id] - log_sums[1]);
+            part += kl_term((double)p[id] - log_sum_p, (double)q[id] - log_sum_q);
     }
-    part = block_sum(part, shared);
-    if (threadIdx.x != 0)
+    part = block_sum(part);
+    if (threadIdx.x == 0)
+        parts[blockIdx.x] = part;
+    if (!block_is_last(ticket))
         return;
-    parts[blockIdx.x] = part;
-    __threadfence();
-    if (atomicAdd(ticket, 1) != gridDim.x - 1)
-        return;
-    __threadfence();
     double sum = 0;
-    for (unsigned i = 0; i < gridDim.x; i++)
-        sum += parts[i];
-    *out = (float)sum;
-    *ticket = 0;
+    for (int i = threadIdx.x; i < (int)gridDim.x; i += LOGITS_THREADS)
+        sum += __ldcg(&parts[i]);
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        *out = (float)sum;
 }
 
 void cuda_kl_divergence(struct device *dev, float *out, const float *p, const float *q,
                         int vocab_size)
 {
     assert(vocab_size > 0);
-    size_t n_chunks = (size_t)ceil_div(vocab_size, LOGITS_PER_BLOCK);
+    size_t n_chunks = (size_t)logits_chunks(vocab_size);
     struct logits_sum *sums = (struct logits_sum *)cuda_workspace(
         dev, WORKSPACE_PICK, n_chunks * (2 * sizeof *sums + sizeof(double)));
     uint32_t *tickets =

@@ -1,5 +1,5 @@
-/* Walks over the vocabulary, a chunk to a block, and sums over a block.  Sums of floats are taken in
- * a fixed order, so that the same logits always give the same bits. */
+/* Walks over the vocabulary, a chunk to a block, and sums over a block.  Sums of floats are taken
+ * in a fixed order, so that the same logits always give the same bits. */
 #ifndef ATTNSCOPE_KERNELS_CUDA_LOGITS_CUH
 #define ATTNSCOPE_KERNELS_CUDA_LOGITS_CUH
 
@@ -31,7 +31,7 @@ static __device__ __forceinline__ uint32_t ordered_key(float x)
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-/* --- Over a block: every thread calls, every thread gets the result ---------------------------- */
+/* --- Over a block: every thread calls, every thread gets the result ------------------------- */
 
 static __device__ __forceinline__ double block_sum(double x)
 {
@@ -99,9 +99,9 @@ static __device__ __forceinline__ bool block_is_last(uint32_t *ticket)
     return is_last;
 }
 
-/* --- Chunks ------------------------------------------------------------------------------------ */
+/* --- Chunks --------------------------------------------------------------------------------- */
 
-/* Which logit of the block's chunk is this thread's number i: neighbours in neighbouring threads. */
+/* The logit that is this thread's number i of the block's chunk. */
 static __device__ __forceinline__ int logit_id(int i)
 {
     return blockIdx.x * LOGITS_PER_BLOCK + i * LOGITS_THREADS + (int)threadIdx.x;
@@ -134,24 +134,28 @@ static __device__ __forceinline__ struct logits_sum chunk_sum(const float x[LOGI
     return result;
 }
 
-static __device__ __forceinline__ struct logits_sum load_sum(const struct logits_sum *from)
+/* Sum number i of those that lie stride bytes apart. */
+static __device__ __forceinline__ struct logits_sum load_sum(const struct logits_sum *sums,
+                                                             size_t stride, int i)
 {
+    const struct logits_sum *from = (const struct logits_sum *)((const char *)sums + i * stride);
     struct logits_sum sum = {__ldcg(&from->max), __ldcg(&from->sum)};
     return sum;
 }
 
 /* log(sum exp(logit)) over n chunks: -INFINITY or INFINITY where the largest logit is so. */
-static __device__ __forceinline__ double combine_sums(const struct logits_sum *chunks, int n)
+static __device__ __forceinline__ double combine_sums(const struct logits_sum *sums, size_t stride,
+                                                      int n)
 {
     float max = -INFINITY;
     double sum = 0;
     for (int i = threadIdx.x; i < n; i += LOGITS_THREADS)
-        max = fmaxf(max, load_sum(&chunks[i]).max);
+        max = fmaxf(max, load_sum(sums, stride, i).max);
     max = block_max(max);
     if (isinf(max))
         return (double)max;
     for (int i = threadIdx.x; i < n; i += LOGITS_THREADS) {
-        struct logits_sum chunk = load_sum(&chunks[i]);
+        struct logits_sum chunk = load_sum(sums, stride, i);
         if (chunk.sum > 0)
             sum += chunk.sum * exp((double)chunk.max - (double)max);
     }

@@ -30,8 +30,7 @@ static __device__ __forceinline__ int candidate_id(candidate c)
 static __device__ __forceinline__ candidate warp_best(candidate c)
 {
     unsigned high = __reduce_max_sync(0xffffffffu, (unsigned)(c >> 32));
-    unsigned low =
-        __reduce_max_sync(0xffffffffu, (unsigned)(c >> 32) == high ? (unsigned)c : 0u);
+    unsigned low = __reduce_max_sync(0xffffffffu, (unsigned)(c >> 32) == high ? (unsigned)c : 0u);
     return (candidate)high << 32 | low;
 }
 
@@ -103,7 +102,8 @@ static __device__ __forceinline__ void finish_top(struct pick *out, const float 
         out->top_logits[i] = is ? logits[candidate_id(top[i])] : 0.0f;
     }
     if (i == 0) {
-        /* Without any number among the logits: token 0, so that the answer ends by its own rules. */
+        /* Without any number among the logits: token 0, so that the answer ends by its own rules.
+         */
         int token = top[0] != NO_CANDIDATE ? candidate_id(top[0]) : 0, n_top = 0;
         for (int t = 0; t < PICK_TOP; t++)
             n_top += top[t] != NO_CANDIDATE;
@@ -137,7 +137,7 @@ static __global__ void __launch_bounds__(LOGITS_THREADS)
     if (!block_is_last(ticket))
         return;
     finish_top(out, logits, chunks, gridDim.x);
-    double log_sum_exp = combine_sums(&chunks->sum, gridDim.x, sizeof *chunks);
+    double log_sum_exp = combine_sums(&chunks->sum, sizeof *chunks, gridDim.x);
     if (threadIdx.x == 0)
         out->log_sum_exp = (float)log_sum_exp;
 }
@@ -159,8 +159,7 @@ void cuda_pick(struct device *dev, struct pick *out, const float *logits, int vo
 {
     assert(vocab_size > 0);
     size_t n_chunks = chunks_bytes(vocab_size);
-    char *space =
-        (char *)cuda_workspace(dev, WORKSPACE_PICK, n_chunks + sample_bytes(vocab_size));
+    char *space = (char *)cuda_workspace(dev, WORKSPACE_PICK, n_chunks + sample_bytes(vocab_size));
     uint32_t *tickets =
         (uint32_t *)cuda_workspace(dev, WORKSPACE_TICKETS, N_TICKETS * sizeof(uint32_t));
     if (!space || !tickets)

@@ -130,6 +130,5 @@ void cuda_rotate_append(struct device *dev, float *qkv, int n_heads, const struc
     job.k_norm = row_norm_of(k_norm);
     job.step = step;
     dim3 grid(n_rows, ceil_div(n_heads + 2 * kv->n_kv_heads, HEADS));
-    cuda_prefer_shared(dev, rotate_append_kernel);
     cuda_launch(dev, rotate_append_kernel, grid, THREADS, 0, job);
 }

@@ -264,6 +264,5 @@ void cuda_select_random(struct device *dev, struct selection *sel, const struct 
     job.split = team_split_of(dev, att->n_rows, n_choices, att->max_keys, DRAW_MIN_KEYS);
     job.share = share;
     job.slot = slot;
-    cuda_prefer_shared(dev, random_kernel);
     cuda_launch(dev, random_kernel, team_grid(dev, &job.split), DRAW_THREADS, 0, job);
 }

@@ -227,7 +227,7 @@ make_orders(uint32_t order[BATCH_WORDS], const struct choice *c, const struct ch
 }
 
 /* The same for batch `round` of a walk over the slice.  Orders are made once and kept in shared
- * memory if they fit there: a `fresh` walk makes them.  *masks is the walk's. */
+ * memory if they fit there: a `fresh` walk makes them.  *mask is kept by the walk. */
 template <bool MASS>
 static __device__ __forceinline__ void
 fetch_orders(uint32_t order[BATCH_WORDS], const struct choice *c, const struct choose_job *job,

@@ -42,6 +42,5 @@ void cuda_select_top_k(struct device *dev, struct selection *sel, const struct a
     struct choose_job job = choose_job_of(dev, sel, att, share, first);
     size_t n_bytes = (size_t)job.n_staged_words * 32 * sizeof(uint32_t);
     cuda_allow_shared(dev, top_k_kernel, n_bytes);
-    cuda_prefer_shared(dev, top_k_kernel);
     cuda_launch(dev, top_k_kernel, team_grid(dev, &job.split), CHOOSE_THREADS, n_bytes, job);
 }

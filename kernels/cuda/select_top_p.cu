@@ -160,6 +160,5 @@ void cuda_select_top_p(struct device *dev, struct selection *sel, const struct a
     void (*kernel)(struct choose_job) =
         share == SHARE_GROUP ? top_p_kernel<true> : top_p_kernel<false>;
     cuda_allow_shared(dev, kernel, n_bytes);
-    cuda_prefer_shared(dev, kernel);
     cuda_launch(dev, kernel, team_grid(dev, &job.split), CHOOSE_THREADS, n_bytes, job);
 }

@@ -111,7 +111,7 @@ static __device__ struct union_sums sum_words(const struct unite_slice *s,
     return sums;
 }
 
-/* Thread 0 fills in; false if the block has nothing to do. */
+/* Thread 0 fills in, and writes down what is the same for all heads of a row. */
 static __device__ __forceinline__ void start_slice(struct unite_slice *s,
                                                    const struct unite_job *job)
 {
@@ -219,7 +219,6 @@ void selection_unite(struct device *dev, const struct selection *sel)
     void (*kernel)(struct unite_job) = n_heads == 1   ? unite_kernel<1>
                                        : n_heads <= 4 ? unite_kernel<4>
                                                       : unite_kernel<UNION_MAX_HEADS>;
-    cuda_prefer_shared(dev, kernel);
     cuda_launch(dev, kernel, grid, UNITE_THREADS, 0, job);
 }
 
@@ -227,6 +226,7 @@ void selection_unite(struct device *dev, const struct selection *sel)
 void cuda_selection_end(struct device *dev, struct selection *sel, const struct attention *att)
 {
     assert(att->n_rows == sel->n_rows);
+    (void)att;
     if (sel->listed)
         selection_unite(dev, sel);
 }
