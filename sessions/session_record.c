@@ -45,6 +45,7 @@ static const struct field model_fields[] = {
     CHARS(struct model_info, kv_dtype),
     CHARS(struct model_info, backend),
     FIELD(struct model_info, FIELD_STRING, device),
+    FIELD(struct model_info, FIELD_STRING, no_gpu),
     FIELD(struct model_info, FIELD_STRING, template_source),
     FIELD(struct model_info, FIELD_STRING, warnings),
     FIELD(struct model_info, FIELD_INT, n_layers),

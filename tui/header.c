@@ -103,6 +103,10 @@ void header_draw(const struct app *app, struct grid *g, struct rect area)
             x = grid_printf(g, left, x, 0, ROLE_DIM, 0, "  %dL×%dH/%dKV", m->n_layers, m->n_heads,
                             m->n_kv_heads);
         x = grid_printf(g, left, x, 0, ROLE_DIM, 0, "  %s", m->backend);
+        /* Only the first words: `doctor` has the sentence. */
+        if (area.w >= 120 && m->no_gpu)
+            x = grid_printf(g, left, x, 0, ROLE_DIM, 0, " (no GPU: %.32s%s)", m->no_gpu,
+                            strlen(m->no_gpu) > 32 ? "…" : "");
         if (area.w >= 160 && m->device)
             x = grid_printf(g, left, x, 0, ROLE_DIM, 0, " %s", m->device);
     } else if (app->model_path) {

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,6 +104,9 @@ struct engine *engine_start(const struct engine_options *options, struct error *
         fail_code(err, EXIT_CODE_NO_DEVICE, "no device: %s", why);
         goto fail;
     }
+    static const char gpu[] = "cuda: ";
+    bool named = strncmp(why, gpu, strlen(gpu)) == 0;
+    snprintf(w->no_gpu, sizeof w->no_gpu, "%s", why + (named ? strlen(gpu) : 0));
     e->commands = queue_open(N_COMMANDS, sizeof(struct command), err);
     e->events = e->commands ? queue_open(N_EVENTS, sizeof(struct event), err) : NULL;
     if (!e->events)

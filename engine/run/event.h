@@ -39,6 +39,7 @@ struct model_info {
     char kv_dtype[8];
     char backend[16];
     char *device;          /* the device's own description */
+    char *no_gpu;          /* why the cpu backend is used where any would do; NULL if it is not */
     char *template_source; /* where the chat template is from; "none (completion)" */
     char *warnings;        /* lines; NULL if none */
     int n_layers, n_heads, n_kv_heads, head_dim, dim, vocab_size, max_seq_len;

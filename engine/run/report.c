@@ -19,6 +19,7 @@ void model_info_copy(struct model_info *to, const struct model_info *from)
     to->path = copy_or_null(from->path);
     to->name = copy_or_null(from->name);
     to->device = copy_or_null(from->device);
+    to->no_gpu = copy_or_null(from->no_gpu);
     to->template_source = copy_or_null(from->template_source);
     to->warnings = copy_or_null(from->warnings);
 }
@@ -28,6 +29,7 @@ void model_info_free(struct model_info *m)
     free(m->path);
     free(m->name);
     free(m->device);
+    free(m->no_gpu);
     free(m->template_source);
     free(m->warnings);
     memset(m, 0, sizeof *m);

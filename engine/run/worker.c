@@ -66,6 +66,8 @@ bool worker_load(struct worker *w, const char *folder, atomic_bool *cancel, stru
     }
     worker_unload(w);
     w->loaded = fresh;
+    if (w->no_gpu[0])
+        fresh->info.no_gpu = xstrdup(w->no_gpu);
     if (scratch_open(w, fresh->model, err))
         return true;
     worker_unload(w);

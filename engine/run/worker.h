@@ -44,6 +44,7 @@ struct worker_context {
 struct worker {
     const struct backend *backend; /* borrowed, with dev */
     struct device *dev;
+    char no_gpu[512]; /* why it is not a GPU, where any device would do; else empty */
     enum dtype kv_dtype;
     const atomic_bool *cancel; /* set by the interface thread */
     struct emitter out;

@@ -37,7 +37,7 @@ struct selection *cuda_selection_open(struct device *dev, int max_rows, int n_he
     sel->n_unions = n_heads / sel->union_heads;
     sel->n_words = ceil_div(ceil_div(max_keys, 32), 32) * 32;
     sel->stride = (size_t)sel->n_words * 32;
-    sel->n_select_work = team_work_words(dev->n_sms);
+    sel->n_select_work = team_work_words(dev);
     sel->shared = true;
     size_t n_rows = (size_t)max_rows, n_lists = n_rows * (size_t)n_heads;
     size_t n_unions = n_rows * (size_t)sel->n_unions, n_words = (size_t)sel->n_words;
@@ -246,6 +246,8 @@ void cuda_selection_put(struct device *dev, struct selection *sel, int row, int 
     if (sel->mixed)
         cuda_download(dev, key_prob, sel->key_prob + list * sel->stride, sel->stride * 4);
     for (int i = 0; i < n; i++) {
+        if (keys[i] < 0 || keys[i] >= sel->max_keys)
+            continue; /* what is there but not visible is masked on the device */
         uint32_t bit = 1u << keys[i] % 32, word = (uint32_t)keys[i] / 32;
         if ((taken[word] | drawn[word]) & bit)
             continue; /* it stays as it is; keys of ranges are masked when bitmaps are read */
