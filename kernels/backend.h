@@ -39,7 +39,7 @@ struct device_info {
     char name[128]; /* e.g. "AMD EPYC, 2 threads, AVX-512 BF16" */
     int n_threads;
     uint64_t total_bytes, free_bytes; /* memory of the device now; 0: unknown */
-    int max_rows;       /* rows of one call that suit the device */
+    int max_rows;                     /* rows of one call that suit the device */
     double chunk_flops; /* work of one prefill chunk after which a cancel is still prompt */
 };
 

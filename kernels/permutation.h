@@ -27,7 +27,7 @@ struct permutation {
 
 /* The permutation of [0, size), size > 0, for one draw. */
 PORTABLE struct permutation permutation_make(uint32_t size, uint64_t seed, uint32_t layer,
-                                                  uint32_t head, uint32_t position, uint32_t slot)
+                                             uint32_t head, uint32_t position, uint32_t slot)
 {
     struct permutation p;
     p.size = size;

@@ -11,8 +11,7 @@ struct philox {
     uint32_t word[4];
 };
 
-PORTABLE struct philox philox_4x32(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
-                                        uint32_t c3)
+PORTABLE struct philox philox_4x32(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3)
 {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     for (int round = 0; round < 10; round++) {

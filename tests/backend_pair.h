@@ -101,7 +101,8 @@ static inline uint16_t pair_f16(float x)
     return (uint16_t)((bits >> 16 & 0x8000) | (uint32_t)exponent << 10 | (bits >> 13 & 0x3FF));
 }
 
-/* --- The same memory on both ------------------------------------------------------------------- */
+/* --- The same memory on both -------------------------------------------------------------------
+ */
 
 struct twin {
     void *at[N_PAIR];

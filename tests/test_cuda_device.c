@@ -100,7 +100,8 @@ static void test_describe_names_the_gpu_and_its_free_memory(void **state)
     cuda->release(dev, p);
 }
 
-/* --- Recording --------------------------------------------------------------------------------- */
+/* --- Recording ---------------------------------------------------------------------------------
+ */
 
 static void test_a_recording_replays_with_what_memory_holds_then(void **state)
 {
@@ -160,7 +161,8 @@ static void test_marks_measure_the_work_between_them(void **state)
     assert_sync();
 }
 
-/* --- Failures ---------------------------------------------------------------------------------- */
+/* --- Failures ----------------------------------------------------------------------------------
+ */
 
 /* Opens a device that fails its call number n, works with it, and closes it.  True if anything
  * failed; every failure must have been told in words. */
@@ -198,8 +200,7 @@ static bool work_with_fault(const char *fault, bool *lost)
     }
     *lost = cuda->lost(broken);
     if (failed && !*lost) { /* it works again, at once or after a failure while it recovered */
-        bool works =
-            cuda->sync(broken, why, sizeof why) || cuda->sync(broken, why, sizeof why);
+        bool works = cuda->sync(broken, why, sizeof why) || cuda->sync(broken, why, sizeof why);
         if (!works)
             fail_msg("fault %s: still failing: %s", fault, why);
     }

@@ -18,22 +18,48 @@ struct call_shape {
     int n_keys;         /* K */
 };
 
-static __device__ __forceinline__ struct call_shape call_shape(const struct attention *att)
+static __device__ __forceinline__ struct call_shape
+call_shape_of(const struct attention *att, int n_context, int n_tail, int append_tail)
 {
-    const struct step_state *step = att->step;
     struct call_shape shape;
-    int before = step->n_context + step->n_tail;
+    int before = n_context + n_tail;
     shape.n_rows_total = att->n_rows_total ? att->n_rows_total : att->n_rows;
     shape.first_position = before + att->row_offset;
-    shape.n_context = step->n_context + (step->append_tail ? 0 : shape.n_rows_total);
+    shape.n_context = n_context + (append_tail ? 0 : shape.n_rows_total);
     shape.n_keys = before + shape.n_rows_total;
     return shape;
 }
 
+/* Past L1, which may know the step from before dependency_wait. */
+static __device__ __forceinline__ struct call_shape call_shape(const struct attention *att)
+{
+    const struct step_state *step = att->step;
+    return call_shape_of(att, __ldcg(&step->n_context), __ldcg(&step->n_tail),
+                         __ldcg(&step->append_tail));
+}
+
+/* Before dependency_wait call_shape gives what the step holds while operations that may change it
+ * still run: nearly always what it will hold afterwards.  Such a guess serves to get ready with and
+ * to ask for memory by prefetches, which have no effect but time; then it is checked. */
+static __device__ __forceinline__ bool call_shape_same(const struct call_shape *a,
+                                                       const struct call_shape *b)
+{
+    return a->first_position == b->first_position && a->n_context == b->n_context &&
+           a->n_keys == b->n_keys;
+}
+
+/* Lets n_bytes, a multiple of 16 as `from` is, come into L2, where kernels can start early. Nothing
+ * is read by it, so that it may be done of memory that is still being written. */
+static __device__ __forceinline__ void prefetch_bulk(const void *from, int n_bytes)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(n_bytes) : "memory");
+#endif
+}
+
 /* Keys that a row sees; empty if the row is padding itself. */
-static __device__ __forceinline__ struct key_range row_visible(const struct attention *att,
-                                                               const struct call_shape *shape,
-                                                               int row)
+static __device__ __forceinline__ struct key_range
+row_visible(const struct attention *att, const struct call_shape *shape, int row)
 {
     int position = shape->first_position + row, begin = max(att->first_key, 0);
     if (att->window > 0)

@@ -152,9 +152,8 @@ decode_compute(const struct decode_call *call, const struct call_shape *shape,
             } else {
                 tile_accumulate<DIM, WIDE, false>(&state, &scores, stage + v_offset, NULL);
             }
-            __syncwarp(); /* every lane has read the stage */
-            if (lane == 0)
-                barrier_arrive(memory->empty + 8 * place.stage);
+            /* Every lane for itself: what it has read may be written over. */
+            barrier_arrive(memory->empty + 8 * place.stage);
             ring_advance(&place, call->n_stages);
         }
         i = 0;
@@ -193,7 +192,7 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < call.n_stages; i++) {
             barrier_open(memory.full + 8 * i, TILE_ARRIVALS);
-            barrier_open(memory.empty + 8 * i, DECODE_WARPS);
+            barrier_open(memory.empty + 8 * i, COMPUTE_THREADS);
         }
         barrier_publish();
     }

@@ -41,7 +41,7 @@ template <int DIM, bool WIDE> struct decode_memory {
     float *out;     /* [W, Q, OUT_PITCH] */
     float2 *sum;    /* [W, Q] max and sum */
     uint32_t full;  /* [MAX_STAGES] barriers: the copies are there */
-    uint32_t empty; /* [MAX_STAGES] barriers: every warp has done with the stage */
+    uint32_t empty; /* [MAX_STAGES] barriers: every computing thread has done with the stage */
     int *is_last;
 };
 

@@ -4,7 +4,9 @@
  * checks it, latches the first failure and lets a test make the n-th call fail.  Every kernel is
  * started by cuda_launch, which lets it begin while its predecessor still runs (programmatic
  * dependent launch); so every kernel calls dependency_wait before it touches what an earlier
- * operation reads or writes, and only constants (weights) may be fetched before that. */
+ * operation reads or writes.  Before that it may fetch constants (weights, norms, frequencies), and
+ * guess from the step what it will read, to have that fetched into the second-level cache: no
+ * result may depend on the guess. */
 #ifndef ATTNSCOPE_KERNELS_CUDA_CUDA_CUH
 #define ATTNSCOPE_KERNELS_CUDA_CUDA_CUH
 
@@ -55,8 +57,8 @@ struct device {
     int ordinal;
     struct cudaDeviceProp properties;
     int n_sms;
-    int arch;        /* 80, 90, ... */
-    bool early;      /* programmatic dependent launch is there (sm_90 and up) */
+    int arch;   /* 80, 90, ... */
+    bool early; /* programmatic dependent launch is there (sm_90 and up) */
     cudaStream_t stream;
     cudaEvent_t marks[TIME_SLOTS];
     struct cuda_block workspace[N_WORKSPACES];
@@ -64,12 +66,12 @@ struct device {
     struct staging staging;
     cublasLtHandle_t cublas;
     void *linear_plans; /* cuBLASLt's plans by shape, gemm.cu; NULL until the first */
-    bool recording; /* between record_begin and record_end */
-    bool failed;    /* a call failed since the last sync: operations are no-ops */
-    bool lost;      /* the context is poisoned: only a new process helps */
+    bool recording;     /* between record_begin and record_end */
+    bool failed;        /* a call failed since the last sync: operations are no-ops */
+    bool lost;          /* the context is poisoned: only a new process helps */
     char why[256];
-    long fault_at;    /* number of the call to fail, counted from 1; 0: none */
-    bool fault_stays; /* that one and all that follow */
+    long fault_at;      /* number of the call to fail, counted from 1; 0: none */
+    bool fault_stays;   /* that one and all that follow */
     bool fault_poisons; /* as a poisoned context would */
     long n_calls;
 };
@@ -83,8 +85,7 @@ bool cuda_check(struct device *dev, cudaError_t error, const char *call);
 /* Latches a failure that is no CUDA call's. */
 void cuda_fail(struct device *dev, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-#define CUDA_CALL(dev, call)                                                                       \
-    cuda_check(dev, cuda_fault_due(dev) ? cudaErrorUnknown : (call), #call)
+#define CUDA_CALL(dev, call) cuda_check(dev, cuda_fault_due(dev) ? cudaErrorUnknown : (call), #call)
 
 /* --- Workspaces ------------------------------------------------------------------------------ */
 
@@ -121,29 +122,46 @@ static inline int ceil_div(int n, int by)
     return (n + by - 1) / by;
 }
 
-/* Starts kernel<<<grid, block, n_shared_bytes>>>(args...) unless the device has failed.  More than
- * 48 KiB of dynamic shared memory must have been allowed by cuda_allow_shared. */
+/* Starts kernel<<<grid, block, n_shared_bytes>>>(args...) unless the device has failed, as clusters
+ * of `cluster` blocks side by side (sm_90 and up; 1: none).  More than 48 KiB of dynamic shared
+ * memory must have been allowed by cuda_allow_shared. */
 template <typename... Params, typename... Args>
-static void cuda_launch(struct device *dev, void (*kernel)(Params...), dim3 grid, dim3 block,
-                        size_t n_shared_bytes, Args... args)
+static void cuda_launch_clusters(struct device *dev, void (*kernel)(Params...), dim3 grid,
+                                 dim3 block, size_t n_shared_bytes, int cluster, Args... args)
 {
     if (dev->failed)
         return;
     /* All kernels divide a multiprocessor's memory alike, with nothing beyond need for the
      * first-level cache: those that want it divided differently never run on one side by side. */
-    cudaLaunchAttribute attributes[2] = {};
-    attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-    attributes[0].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchAttribute attributes[3] = {};
+    int n = 0;
+    attributes[n].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    attributes[n++].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+    if (dev->early) {
+        attributes[n].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[n++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (cluster > 1) {
+        attributes[n].id = cudaLaunchAttributeClusterDimension;
+        attributes[n].val.clusterDim.x = (unsigned)cluster;
+        attributes[n].val.clusterDim.y = attributes[n].val.clusterDim.z = 1;
+        n++;
+    }
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = n_shared_bytes;
     config.stream = dev->stream;
     config.attrs = attributes;
-    config.numAttrs = dev->early ? 2 : 1;
+    config.numAttrs = (unsigned)n;
     CUDA_CALL(dev, cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...));
+}
+
+template <typename... Params, typename... Args>
+static void cuda_launch(struct device *dev, void (*kernel)(Params...), dim3 grid, dim3 block,
+                        size_t n_shared_bytes, Args... args)
+{
+    cuda_launch_clusters(dev, kernel, grid, block, n_shared_bytes, 1, args...);
 }
 
 /* Lets a kernel have n_bytes of dynamic shared memory; called before its launch, every time (it is
@@ -182,7 +200,8 @@ static __device__ __forceinline__ float to_f32(__nv_bfloat16 x)
     return __bfloat162float(x);
 }
 
-/* --- Sums over a warp -------------------------------------------------------------------------- */
+/* --- Sums over a warp --------------------------------------------------------------------------
+ */
 
 static __device__ __forceinline__ float warp_sum(float x)
 {
@@ -198,7 +217,8 @@ static __device__ __forceinline__ float warp_max(float x)
     return x;
 }
 
-/* --- Tickets ------------------------------------------------------------------------------------ */
+/* --- Tickets ------------------------------------------------------------------------------------
+ */
 
 /* Adds 1 to a counter in device memory and returns what it was.  What this thread wrote or saw
  * before is visible to who counts later, and what they wrote to this thread. */
@@ -212,7 +232,8 @@ static __device__ __forceinline__ uint32_t ticket_take(uint32_t *ticket)
     return before;
 }
 
-/* --- The operations, by file -------------------------------------------------------------------- */
+/* --- The operations, by file --------------------------------------------------------------------
+ */
 
 /* linear.cu (dispatch), gemv*.cu, gemm*.cu */
 void cuda_norm_linear(struct device *dev, float *y, const float *x, const struct norm *norm,
@@ -240,8 +261,8 @@ void cuda_kl_divergence(struct device *dev, float *out, const float *p, const fl
 /* attention_dense.cu (dispatch), attention_decode.cu, attention_prefill.cu, attention_exact.cu */
 void cuda_attend_dense(struct device *dev, const struct attention *att);
 /* selection*.cu, select_*.cu */
-struct selection *cuda_selection_open(struct device *dev, int max_rows, int n_heads,
-                                      int n_kv_heads, int max_keys);
+struct selection *cuda_selection_open(struct device *dev, int max_rows, int n_heads, int n_kv_heads,
+                                      int max_keys);
 void cuda_selection_close(struct device *dev, struct selection *sel);
 void cuda_selection_begin(struct device *dev, struct selection *sel, const struct attention *att);
 void cuda_selection_end(struct device *dev, struct selection *sel, const struct attention *att);

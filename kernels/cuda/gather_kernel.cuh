@@ -3,8 +3,12 @@
  *
  * The keys of an item are cut into tiles of 16.  Few items share out the blocks, one block per
  * multiprocessor, by their numbers of tiles; many items have one block each.  A block's tiles go to
- * its warps in turn.  Lengths are known on the device alone, so every block works the division out
- * for itself.  An item of several blocks is put together from their parts by the last of them. */
+ * its warps in turn.  Lengths are known on the device alone, so every warp works the division out
+ * for itself.  An item of several blocks is put together from their parts by the last of them.
+ *
+ * A short call is mostly waiting: for the operation before, then for the first keys.  So a block
+ * that starts early resolves the plan by the lengths as they stand and, where no lists matter, lets
+ * its first keys come into L2, and only then waits. */
 #ifndef ATTNSCOPE_KERNELS_CUDA_GATHER_KERNEL_CUH
 #define ATTNSCOPE_KERNELS_CUDA_GATHER_KERNEL_CUH
 
@@ -15,7 +19,8 @@
 enum {
     GATHER_WARPS = 8, /* most warps of a block */
     MIN_STAGES = 3,
-    GATHER_ITEMS = 32 /* most items that share out the blocks; a lane each divides them */
+    GATHER_ITEMS = 32, /* most items that share out the blocks; a lane each divides them */
+    EARLY_TILES = 16   /* of a block, whose rows are asked for before its turn */
 };
 
 /* A block's tiles [begin, end) of its item, which has n_blocks blocks from first_block on. */
@@ -26,7 +31,7 @@ struct gather_share {
 };
 
 struct gather_shared {
-    struct gather_share share;
+    struct gather_share share[GATHER_WARPS]; /* the block's, as each warp found it */
     struct tile_marks marks[GATHER_WARPS][TILE_STAGES];
     struct query_sums sums[GATHER_WARPS][TILE_HEADS];
     bool is_last;
@@ -34,38 +39,60 @@ struct gather_shared {
 
 /* --- The division of the work ------------------------------------------------------------ */
 
+/* A division costs what a hundred cycles do; that of unsigned numbers is the shorter. */
 static __device__ __forceinline__ int tiles_ceil_div(int n, int by)
 {
-    return (n + by - 1) / by;
+    return (int)((unsigned)(n + by - 1) / (unsigned)by);
 }
 
 /* The first tile of part i of n. */
 static __device__ __forceinline__ int part_begin(int n_tiles, int i, int n)
 {
-    return n_tiles / n * i + min(i, n_tiles % n);
+    unsigned each = (unsigned)n_tiles / (unsigned)n;
+    return (int)each * i + min(i, n_tiles - (int)each * n);
 }
 
-/* A lane per item, or lane 0 for the block's only one; the lane whose item the block has tells the
- * block.  The first warp calls it. */
-template <bool PROBE>
-static __device__ __forceinline__ void gather_divide(const struct gather_job *job,
-                                                     const struct call_shape *shape, int n_warps,
-                                                     int lane, struct gather_share *share)
+/* The item of a lane of a warp that divides the work: one per lane, or the block's only one in lane
+ * 0; -1: none. */
+static __device__ __forceinline__ int lane_item(const struct gather_job *job, int lane)
 {
-    const struct selection *sel = &job->sel;
+    if (job->split)
+        return lane < job->n_items ? lane : -1;
+    return lane == 0 ? (int)blockIdx.x : -1;
+}
+
+/* Keys in the list of a lane's item. */
+template <bool PROBE>
+static __device__ __forceinline__ int lane_list(const struct gather_job *job, int index)
+{
+    return !PROBE && job->sel.listed && index >= 0 ? job->sel.n_list[index] : 0;
+}
+
+/* A lane's item but for its list. */
+template <bool PROBE>
+static __device__ __forceinline__ struct gather_item
+lane_plan(const struct gather_job *job, const struct call_shape *shape, int index)
+{
     struct gather_item item = {};
-    int n_items = job->split ? job->n_items : 1, n_tiles = 0, n_blocks = 0;
-    int block = job->split ? blockIdx.x : 0;
-    if (lane < n_items) {
-        int index = job->split ? lane : blockIdx.x;
-        int n_list = !PROBE && sel->listed ? sel->n_list[index] : 0;
-        struct row_plan plan = resolve_plan(&sel->plan, &job->att, shape, index / sel->n_unions);
-        item = gather_find_item<PROBE>(job, shape, &plan, n_list, index);
-        /* One tile even without keys: its block writes the zeros. */
-        n_tiles = max(1, (item.n_keys + TILE_ROWS - 1) / TILE_ROWS);
-        if (!PROBE && job->att.counts && (!job->split || block == (int)gridDim.x - 1))
-            gather_count(job, &plan, &item, n_list);
-    }
+    if (index < 0)
+        return item;
+    int row = index / job->sel.n_unions;
+    struct row_plan plan = resolve_plan(&job->sel.plan, &job->att, shape, row);
+    return gather_find_item<PROBE>(job, shape, &plan, 0, index);
+}
+
+/* Finds the block's share.  A warp calls it, with lane_item, lane_plan and lane_list of its lanes;
+ * the lane whose item the block has writes *share, the warp's own. */
+template <bool PROBE>
+static __device__ __forceinline__ void
+gather_divide(const struct gather_job *job, int index, const struct gather_item *plan, int n_list,
+              int n_warps, int lane, struct gather_share *share)
+{
+    int n_keys = plan->n_keys + (plan->full ? 0 : n_list);
+    /* One tile even without keys: its block writes the zeros. */
+    int n_tiles = index < 0 ? 0 : max(1, (n_keys + TILE_ROWS - 1) / TILE_ROWS), n_blocks;
+    int block = job->split ? blockIdx.x : 0, n_items = job->n_items;
+    __syncwarp(); /* *share may have been read */
     if (lane == 0)
         share->n_blocks = 0;
     __syncwarp();
@@ -85,13 +112,58 @@ static __device__ __forceinline__ void gather_divide(const struct gather_job *jo
         up_to += lane >= offset ? before : 0;
     }
     int first = up_to - n_blocks;
-    if (block < first || block >= up_to)
+    if (block >= first && block < up_to) {
+        share->item = *plan;
+        share->item.n_keys = n_keys;
+        share->begin = part_begin(n_tiles, block - first, n_blocks);
+        share->end = part_begin(n_tiles, block - first + 1, n_blocks);
+        share->first_block = first;
+        share->n_blocks = n_blocks;
+    }
+    __syncwarp();
+}
+
+/* Adds the call's items to its counts: the last block those of all that share out the blocks.  One
+ * warp of a block calls it. */
+static __device__ __forceinline__ void gather_count_items(const struct gather_job *job,
+                                                          const struct call_shape *shape, int lane)
+{
+    int index = lane_item(job, lane);
+    if (!job->att.counts || index < 0 || (job->split && blockIdx.x < gridDim.x - 1))
         return;
-    share->item = item;
-    share->begin = part_begin(n_tiles, block - first, n_blocks);
-    share->end = part_begin(n_tiles, block - first + 1, n_blocks);
-    share->first_block = first;
-    share->n_blocks = n_blocks;
+    int n_list = lane_list<false>(job, index);
+    struct row_plan plan =
+        resolve_plan(&job->sel.plan, &job->att, shape, index / job->sel.n_unions);
+    struct gather_item item = gather_find_item<false>(job, shape, &plan, n_list, index);
+    gather_count(job, &plan, &item, n_list);
+}
+
+/* --- Before the call's turn --------------------------------------------------------------- */
+
+/* Lets the first tiles of the block's share, all in ranges, come into L2, as far as the lengths,
+ * which may be another cache's, make sense.  Lane l < 16 of any warp has K of a tile, lane l + 16
+ * V. */
+template <int DIM>
+static __device__ __forceinline__ void
+gather_prefetch(const struct gather_job *job, const struct call_shape *shape,
+                const struct gather_share *share, int warp, int n_warps, int lane)
+{
+    const struct gather_item *item = &share->item;
+    const struct kv_layer *kv = &job->att.kv;
+    int part = lane % 16 * n_warps + warp, tile = share->begin + part, at = tile * TILE_ROWS;
+    if (share->n_blocks == 0 || part >= EARLY_TILES || tile >= share->end || at >= item->n_ranged)
+        return;
+    int key = gather_ranged_key(item, at);
+    int segment = key < shape->n_context ? KV_CONTEXT : KV_TAIL;
+    int row = segment == KV_CONTEXT ? key : key - shape->n_context;
+    int end = at < item->n_first ? item->n_first : item->n_ranged; /* of the range */
+    int n_rows = min(min(end - at, (int)TILE_ROWS), kv->capacity[segment] - row);
+    if (row < 0 || n_rows <= 0)
+        return;
+    size_t from = (size_t)item->kv_head * (size_t)kv->capacity[segment] + (size_t)row;
+    const void *rows = lane < 16 ? kv->k[segment] : kv->v[segment];
+    prefetch_bulk((const char *)rows + from * tile_layout<DIM>::ROW_BYTES,
+                  n_rows * tile_layout<DIM>::ROW_BYTES);
 }
 
 /* --- Marks ------------------------------------------------------------------------------- */
@@ -347,7 +419,7 @@ static __device__ __forceinline__ void
 gather_run_warp(const struct gather_job *job, const struct call_shape *shape,
                 struct gather_shared *shared, char *ring, int warp, int n_warps, int lane)
 {
-    const struct gather_share *share = &shared->share;
+    const struct gather_share *share = &shared->share[warp];
     struct gather_keys keys = gather_keys_of<PROBE>(job, share, lane);
     struct tile_rows rows = tile_rows_of<DIM>(&job->att, shape, share->item.kv_head);
     struct tile_state<DIM> state;
@@ -372,21 +444,39 @@ static __global__ void __launch_bounds__((int)GATHER_WARPS *WARP, 1)
 {
     extern __shared__ __align__(128) char dynamic_shared[];
     struct gather_shared *shared = (struct gather_shared *)dynamic_shared;
-    const struct gather_share *share = &shared->share;
     char *rings = dynamic_shared + (sizeof *shared + 127) / 128 * 128;
     size_t ring_bytes = (size_t)job.n_stages * tile_layout<DIM>::STAGE_BYTES;
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
     float *factors = (float *)(rings + warp * ring_bytes);
+    struct gather_share *share = &shared->share[warp];
     dependency_release();
+
+    int index = lane_item(&job, lane);
+    bool lists = !PROBE && job.sel.listed;
+    struct call_shape guess = call_shape(&job.att);
+    struct gather_item plan = lane_plan<PROBE>(&job, &guess, index);
+    if (!lists) {
+        gather_divide<PROBE>(&job, index, &plan, 0, n_warps, lane, share);
+        gather_prefetch<DIM>(&job, &guess, share, warp, n_warps, lane);
+    }
     dependency_wait();
     struct call_shape shape = call_shape(&job.att);
-    if (warp == 0)
-        gather_divide<PROBE>(&job, &shape, n_warps, lane, &shared->share);
-    __syncthreads();
-    if (share->n_blocks == 0)
+    int n_list = lane_list<PROBE>(&job, index);
+    bool wrong = __any_sync(0xffffffffu, !call_shape_same(&shape, &guess));
+    if (wrong)
+        plan = lane_plan<PROBE>(&job, &shape, index);
+    if (wrong || lists)
+        gather_divide<PROBE>(&job, index, &plan, n_list, n_warps, lane, share);
+
+    if (share->n_blocks == 0) {
+        if (!PROBE && warp == 0)
+            gather_count_items(&job, &shape, lane);
         return;
+    }
     gather_run_warp<DIM, PROBE>(&job, &shape, shared, rings + warp * ring_bytes, warp, n_warps,
                                 lane);
+    if (!PROBE && warp == n_warps - 1)
+        gather_count_items(&job, &shape, lane);
     __syncthreads();
     bool whole = share->n_blocks == 1;
     for (int head = warp; head < job.sel.union_heads; head += n_warps)

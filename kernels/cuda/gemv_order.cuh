@@ -22,11 +22,13 @@ struct gemv_job {
     bool pairs;     /* SwiGLU: rows 2i and 2i + 1 of a group are gate and up of an output */
     bool read_once; /* see READ_ONCE_BYTES */
     int n_groups;   /* of the matrix */
-    int n_tiles;    /* of a group */
-    int pass_tiles; /* of them whose x is in shared memory at once */
-    int n_columns;  /* of a line of partial: weight rows of a segment times ROWS */
-    int n_buffers;  /* of partial: 2 if a block has several segments, used in turn */
-    int n_stages;   /* of a warp's ring */
+    int block_groups, n_longer_blocks; /* a block's groups; the first blocks have one more */
+    int n_tiles;                       /* of a group */
+    int pass_tiles;                    /* of them whose x is in shared memory at once */
+    int step_groups, step_tiles; /* WARPS / n_tiles and the rest: a warp's way to its next tile */
+    int n_columns;               /* of a line of partial: weight rows of a segment times ROWS */
+    int n_buffers;               /* of partial: 2 if a block has several segments, used in turn */
+    int n_stages;                /* of a warp's ring */
 };
 
 /* --- The order of tiles ----------------------------------------------------------------------- */
@@ -38,9 +40,10 @@ struct group_range {
 
 static __device__ __forceinline__ struct group_range block_groups(const struct gemv_job *job)
 {
-    long long n = job->n_groups;
-    struct group_range range = {(int)(n * blockIdx.x / gridDim.x),
-                                (int)(n * (blockIdx.x + 1) / gridDim.x)};
+    const int block = (int)blockIdx.x;
+    struct group_range range;
+    range.begin = block * job->block_groups + min(block, job->n_longer_blocks);
+    range.end = range.begin + job->block_groups + (block < job->n_longer_blocks);
     return range;
 }
 
@@ -65,31 +68,48 @@ static __device__ __forceinline__ void next_sheet(struct walk *at, const struct 
     }
     at->tile_end = min(at->tile_begin + job->pass_tiles, job->n_tiles);
     at->group = at->group_begin;
+    at->tile = at->tile_begin;
 }
 
-/* Goes on by n tiles of the order. */
-static __device__ __forceinline__ void walk_on(struct walk *at, const struct gemv_job *job,
-                                               int segment_groups, int n)
+/* Carries tiles beyond the pass over into groups, and groups beyond the segment into sheets. */
+static __device__ __forceinline__ void settle(struct walk *at, const struct gemv_job *job,
+                                              int segment_groups)
 {
-    at->tile += n;
-    while (at->tile >= at->tile_end && at->group < at->block_end) {
-        int left = at->tile - at->tile_end;
-        if (++at->group == at->group_end)
-            next_sheet(at, job, segment_groups);
-        at->tile = at->tile_begin + left;
+    for (;;) {
+        const int width = at->tile_end - at->tile_begin;
+#pragma unroll 1
+        for (; at->tile >= at->tile_end; at->tile -= width)
+            at->group++;
+        if (at->group < at->group_end || at->group_begin == at->block_end)
+            return;
+        const int left = (at->group - at->group_end) * width + at->tile - at->tile_begin;
+        next_sheet(at, job, segment_groups);
+        at->tile += left;
     }
 }
 
-/* The first tile of the block. */
+/* Goes on by WARPS tiles of the order. */
+static __device__ __forceinline__ void walk_on(struct walk *at, const struct gemv_job *job,
+                                               int segment_groups)
+{
+    const bool whole = job->pass_tiles == job->n_tiles;
+    at->group += whole ? job->step_groups : 0;
+    at->tile += whole ? job->step_tiles : (int)WARPS;
+    settle(at, job, segment_groups);
+}
+
+/* The first tile of a warp of the block. */
 static __device__ __forceinline__ struct walk walk_begin(const struct gemv_job *job,
-                                                         int segment_groups)
+                                                         int segment_groups, int warp)
 {
     struct group_range mine = block_groups(job);
     struct walk at = {};
     at.group = at.group_begin = mine.begin;
     at.group_end = min(mine.begin + segment_groups, mine.end);
+    at.tile = warp;
     at.tile_end = min(job->pass_tiles, job->n_tiles);
     at.block_end = mine.end;
+    settle(&at, job, segment_groups);
     return at;
 }
 
@@ -102,20 +122,19 @@ static __device__ __forceinline__ int weight_row(const struct gemv_job *job, int
     return min(group * GROUP<ROWS> + r, job->call.w.n_out - 1);
 }
 
-/* Starts the copy of a tile into a stage. */
+/* Starts the copy of a tile of a group into a stage. */
 template <typename T, int ROWS>
-static __device__ __forceinline__ void fetch(const struct gemv_job *job, const struct walk *at,
+static __device__ __forceinline__ void fetch(const struct gemv_job *job, int group, int tile,
                                              uint32_t stage, uint32_t barrier, uint64_t policy)
 {
-    const int row_bytes = job->call.w.n_in * (int)sizeof(T), from = at->tile * LINE_BYTES<ROWS>;
+    const int row_bytes = job->call.w.n_in * (int)sizeof(T), from = tile * LINE_BYTES<ROWS>;
     const uint32_t n_bytes = (uint32_t)min(row_bytes - from, LINE_BYTES<ROWS>);
     const char *w = (const char *)job->call.w.w + from;
     ring_expect(barrier, GROUP<ROWS> * n_bytes);
 #pragma unroll
     for (int r = 0; r < GROUP<ROWS>; r++)
         ring_copy<LINE_BYTES<ROWS>>(stage + r * LINE_BYTES<ROWS>,
-                                    w + (size_t)weight_row<ROWS>(job, at->group, r) *
-                                            (size_t)row_bytes,
+                                    w + (size_t)weight_row<ROWS>(job, group, r) * (size_t)row_bytes,
                                     n_bytes, barrier, policy);
     ring_commit(barrier);
 }

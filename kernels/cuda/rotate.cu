@@ -1,11 +1,19 @@
 /* What happens to q, k and v between the projection and attention: head norms, rotation, and the
  * new rows of the KV cache.
  *
- * A block owns HEADS heads of one row, a warp one of them; the block shares the cosines and sines
- * of the row's position. */
+ * A warp owns a head of one row and keeps it in registers, elements i and i + half, which rotate
+ * together, in the same lane.  Without shared memory its blocks take no room from those of the
+ * operations before and after. */
 #include "kernels/cuda/norm.cuh"
 
-enum { HEADS = 8, THREADS = HEADS * WARP, MAX_HEAD_DIM = 256, PER_LANE = MAX_HEAD_DIM / WARP };
+enum {
+    HEADS = 8,
+    THREADS = HEADS * WARP,
+    MAX_HEAD_DIM = 256,
+    /* A lane's elements: so many, their partners in the rotation, and what lies beyond those. */
+    PAIRS = MAX_HEAD_DIM / 2 / WARP,
+    PARTS = 2 * PAIRS + MAX_HEAD_DIM / WARP
+};
 
 struct rotate_job {
     float *qkv; /* [n_rows, n_heads + 2 n_kv_heads, head_dim] */
@@ -17,36 +25,70 @@ struct rotate_job {
     const struct step_state *step;
 };
 
-/* head [dim] (shared memory) = norm(from [dim]), a warp together. */
-static __device__ __forceinline__ void load_head(float *head, const float *from, int dim,
-                                                 struct row_norm norm)
+/* Place in the head of a lane's element j, -1 if it has none. */
+static __device__ __forceinline__ int place_of(const struct rotate_job *job, int j)
 {
-    const int lane = threadIdx.x % WARP;
-    float x[PER_LANE];
+    const int lane = threadIdx.x % WARP, half = job->half;
+    if (j >= 2 * PAIRS) {
+        const int place = 2 * half + (j - 2 * PAIRS) * WARP + lane;
+        return place < job->kv.head_dim ? place : -1;
+    }
+    const int place = j % PAIRS * WARP + lane;
+    return place < half ? place + j / PAIRS * half : -1;
+}
+
+/* x [PARTS] = norm(x), a warp together.   weight [PARTS] */
+static __device__ __forceinline__ void
+normalise(float *x, const float *weight, const struct rotate_job *job, const struct row_norm *norm)
+{
+    const float dim = (float)job->kv.head_dim;
     struct row_moments moments = {0, 1};
+    float sum = 0;
+    if (norm->layer) {
 #pragma unroll
-    for (int i = 0; i < PER_LANE; i++)
-        x[i] = lane + i * WARP < dim ? from[lane + i * WARP] : 0.0f;
-    if (norm.present) {
-        float sum = 0;
-        if (norm.layer) {
-#pragma unroll
-            for (int i = 0; i < PER_LANE; i++)
-                sum += x[i];
-            moments.mean = warp_sum(sum) / (float)dim;
-            sum = 0;
-        }
-#pragma unroll
-        for (int i = 0; i < PER_LANE; i++) {
-            float d = lane + i * WARP < dim ? x[i] - moments.mean : 0.0f;
-            sum += d * d;
-        }
-        moments.scale = rsqrtf(warp_sum(sum) / (float)dim + norm.eps);
+        for (int j = 0; j < PARTS; j++)
+            sum += x[j];
+        moments.mean = warp_sum(sum) / dim;
+        sum = 0;
     }
 #pragma unroll
-    for (int i = 0; i < PER_LANE; i++)
-        if (lane + i * WARP < dim)
-            head[lane + i * WARP] = normalised(x[i], lane + i * WARP, moments, &norm);
+    for (int j = 0; j < PARTS; j++) {
+        const float d = place_of(job, j) >= 0 ? x[j] - moments.mean : 0.0f;
+        sum += d * d;
+    }
+    moments.scale = rsqrtf(warp_sum(sum) / dim + norm->eps);
+#pragma unroll
+    for (int j = 0; j < PARTS; j++) {
+        const int place = place_of(job, j);
+        x[j] = (x[j] - moments.mean) * moments.scale * weight[j];
+        if (norm->bias && place >= 0)
+            x[j] += norm->bias[place];
+    }
+}
+
+/* Turns x [PARTS] by the row's position.  The angle is rounded to f32 before its cosine is taken,
+ * as the reference does.   frequency [PAIRS] */
+static __device__ __forceinline__ void rotate(float *x, const float *frequency, int half,
+                                              int position)
+{
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++)
+        if (j * WARP < half) {
+            float sine, cosine;
+            sincosf((float)position * frequency[j], &sine, &cosine);
+            const float a = x[j], b = x[j + PAIRS];
+            x[j] = a * cosine - b * sine;
+            x[j + PAIRS] = b * cosine + a * sine;
+        }
+}
+
+/* Element `at` of a cache = x. */
+static __device__ __forceinline__ void put(void *cache, enum dtype dtype, size_t at, float x)
+{
+    if (dtype == DTYPE_F32)
+        ((float *)cache)[at] = x;
+    else
+        ((__nv_bfloat16 *)cache)[at] = __float2bfloat16_rn(x);
 }
 
 /* The head's row of the segment that takes this call's rows. */
@@ -64,50 +106,47 @@ static __device__ __forceinline__ size_t cache_offset(const struct rotate_job *j
 static __global__ void __launch_bounds__(THREADS)
     rotate_append_kernel(const __grid_constant__ struct rotate_job job)
 {
-    __shared__ float cosine[MAX_HEAD_DIM / 2], sine[MAX_HEAD_DIM / 2];
-    __shared__ float heads[HEADS][MAX_HEAD_DIM];
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, row = blockIdx.x;
-    const int dim = job.kv.head_dim, n_kv = job.kv.n_kv_heads;
+    const int warp = threadIdx.x / WARP, row = blockIdx.x, n_kv = job.kv.n_kv_heads;
     const int n_all = job.n_heads + 2 * n_kv, index = blockIdx.y * HEADS + warp;
     const bool is_q = index < job.n_heads, is_k = !is_q && index < job.n_heads + n_kv;
-    const float frequency = threadIdx.x < job.half ? job.inv_freq[threadIdx.x] : 0.0f;
-    struct row_norm norm = is_q ? job.q_norm : job.k_norm;
-    norm.present = norm.present && (is_q || is_k);
-    float *qkv = job.qkv + ((size_t)row * (size_t)n_all + (size_t)index) * (size_t)dim;
-    float *head = heads[warp];
+    const struct row_norm *norm = is_q ? &job.q_norm : &job.k_norm;
+    const bool is_normed = (is_q || is_k) && norm->present;
+    float *qkv = job.qkv + ((size_t)row * (size_t)n_all + (size_t)index) * job.kv.head_dim;
+    float x[PARTS], weight[PARTS], frequency[PAIRS];
     dependency_release();
+    if (index >= n_all)
+        return;
+#pragma unroll
+    for (int j = 0; j < PARTS; j++)
+        weight[j] = is_normed && place_of(&job, j) >= 0 ? norm->weight[place_of(&job, j)] : 0.0f;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++)
+        frequency[j] = place_of(&job, j) >= 0 ? job.inv_freq[place_of(&job, j)] : 0.0f;
     dependency_wait();
 
     const int position = job.step->n_context + job.step->n_tail + row;
-    if (index < n_all)
-        load_head(head, qkv, dim, norm);
-    /* The angle is rounded to f32 before its cosine is taken, as the reference does. */
-    if (threadIdx.x < job.half)
-        sincosf((float)position * frequency, &sine[threadIdx.x], &cosine[threadIdx.x]);
-    __syncthreads();
-    if (index >= n_all)
-        return;
+    int segment;
+    const int kv_head = is_q ? 0 : index - job.n_heads - (is_k ? 0 : n_kv);
+    const size_t at = cache_offset(&job, kv_head, row, &segment);
+#pragma unroll
+    for (int j = 0; j < PARTS; j++)
+        x[j] = place_of(&job, j) >= 0 ? qkv[place_of(&job, j)] : 0.0f;
+    if (is_normed)
+        normalise(x, weight, &job, norm);
     if (is_q || is_k) {
-        for (int i = lane; i < job.half; i += WARP) {
-            float a = head[i], b = head[i + job.half];
-            head[i] = a * cosine[i] - b * sine[i];
-            head[i + job.half] = b * cosine[i] + a * sine[i];
-        }
-        __syncwarp();
-        for (int i = lane; i < dim; i += WARP)
-            qkv[i] = head[i];
+        rotate(x, frequency, job.half, position);
+#pragma unroll
+        for (int j = 0; j < PARTS; j++)
+            if (place_of(&job, j) >= 0)
+                qkv[place_of(&job, j)] = x[j];
     }
     if (is_q)
         return;
-    int segment;
-    size_t at = cache_offset(&job, index - job.n_heads - (is_k ? 0 : n_kv), row, &segment);
     void *cache = is_k ? job.kv.k[segment] : job.kv.v[segment];
-    for (int i = lane; i < dim; i += WARP) {
-        if (job.kv.dtype == DTYPE_F32)
-            ((float *)cache)[at + i] = head[i];
-        else
-            ((__nv_bfloat16 *)cache)[at + i] = __float2bfloat16_rn(head[i]);
-    }
+#pragma unroll
+    for (int j = 0; j < PARTS; j++)
+        if (place_of(&job, j) >= 0)
+            put(cache, job.kv.dtype, at + place_of(&job, j), x[j]);
 }
 
 void cuda_rotate_append(struct device *dev, float *qkv, int n_heads, const struct kv_layer *kv,

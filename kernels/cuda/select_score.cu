@@ -224,10 +224,10 @@ __global__ void __launch_bounds__(SCORE_THREADS)
                              k[1].pair[m][1], b[i][m][0], b[i][m][1]);
 #pragma unroll
         for (int i = 0; i < TILES; i++) {
-            if (to[i] && key + g < s.end)
+            if (to[i]) {
                 to[i][key] = d[i][0] + d[i][1];
-            if (to[i] && key + g + 8 < s.end)
                 to[i][key + 8] = d[i][2] + d[i][3];
+            }
         }
         k[0] = next[0];
         k[1] = next[1];
@@ -288,13 +288,14 @@ __global__ void __launch_bounds__(SCORE_THREADS)
                           : 0.0f;
     }
     __syncthreads();
-    long long n = s.end - s.begin;
-    int key = s.begin + (int)(n * blockIdx.x / gridDim.x) + (int)threadIdx.x / WARP;
-    int end = s.begin + (int)(n * (blockIdx.x + 1) / gridDim.x);
+    int first = s.begin / SCORE_KEYS * SCORE_KEYS;
+    long long n = (s.end + SCORE_KEYS - 1) / SCORE_KEYS * SCORE_KEYS - first;
+    int key = first + (int)(n * blockIdx.x / gridDim.x) + (int)threadIdx.x / WARP;
+    int end = first + (int)(n * (blockIdx.x + 1) / gridDim.x);
     float *to = lane < s.n_queries ? query_scores(&job, s.first_query + lane) : NULL;
     for (; key < end; key += SCORE_WARPS) {
         int segment;
-        size_t offset = key_offset(&job.att, &shape, blockIdx.y, key, &segment);
+        size_t offset = key_offset(&job.att, &shape, blockIdx.y, min(key, s.end - 1), &segment);
         const number *k = (const number *)job.att.kv.k[segment] + offset;
         float x[PLAIN_DIMS], score = 0.0f;
 #pragma unroll

@@ -37,7 +37,7 @@ struct selection *cuda_selection_open(struct device *dev, int max_rows, int n_he
     sel->n_unions = n_heads / sel->union_heads;
     sel->n_words = ceil_div(ceil_div(max_keys, 32), 32) * 32;
     sel->stride = (size_t)sel->n_words * 32;
-    sel->n_select_work = team_work_words(dev);
+    sel->n_select_work = team_work_words(dev->n_sms);
     sel->shared = true;
     size_t n_rows = (size_t)max_rows, n_lists = n_rows * (size_t)n_heads;
     size_t n_unions = n_rows * (size_t)sel->n_unions, n_words = (size_t)sel->n_words;

@@ -4,16 +4,13 @@
  * A row's words are split over a few blocks.  Each counts the keys before its slice anew, which is
  * cheaper than waiting for the others; the block with the last slice so knows all sums, and gives
  * heads that selected nothing the row's own key, which is always the last. */
-#include "kernels/cuda/select_team.cuh"
 #include "kernels/cuda/selection.cuh"
 
 enum {
-    UNITE_THREADS = 1024,
-    UNITE_SLICES = 16,
-    PART_KEYS = 8, /* of a word, that a thread turns into entries */
-    WORD_PARTS = 32 / PART_KEYS,
-    TILE_WORDS = UNITE_THREADS / WORD_PARTS,
-    TILE_ENTRIES = TILE_WORDS * 32
+    UNITE_THREADS = 512,
+    UNITE_WARPS = UNITE_THREADS / WARP,
+    UNITE_MIN_WORDS = 256, /* of a slice */
+    QUAD_WORDS = 4         /* that a thread counts at once */
 };
 
 struct unite_job {
@@ -23,11 +20,12 @@ struct unite_job {
 
 /* A block's share of a union: words [begin, end) of n_words. */
 struct unite_slice {
-    struct row_plan plan;
     int row, which, first_head; /* whose bitmaps come first */
     int n_heads;                /* bitmaps: 0, 1 if they are shared, or one per head */
     int n_words, begin, end;
+    int warp_words; /* of a tile, one tile after the other: each warp's */
     int position;
+    size_t bitmap; /* where the first one begins */
 };
 
 /* What up to HEADS heads selected of one word's keys. */
@@ -36,42 +34,10 @@ template <int HEADS> struct union_word {
     uint32_t any; /* some head */
 };
 
-template <int HEADS>
-static __device__ __forceinline__ void load_word(struct union_word<HEADS> *w,
-                                                 const struct unite_slice *s,
-                                                 const struct selection *sel, int word)
-{
-    uint32_t open = open_bits(&s->plan, word);
-    size_t at =
-        ((size_t)s->row * (size_t)sel->n_heads + (size_t)s->first_head) * (size_t)sel->n_words +
-        (size_t)word;
-    w->any = 0;
-#pragma unroll
-    for (int i = 0; i < HEADS; i++) {
-        w->head[i] = w->drawn[i] = 0;
-        if (i >= s->n_heads)
-            continue;
-        w->head[i] = sel->taken[at + (size_t)i * (size_t)sel->n_words] & open;
-        if (sel->sampled)
-            w->drawn[i] = sel->drawn[at + (size_t)i * (size_t)sel->n_words] & open;
-        w->head[i] |= w->drawn[i];
-        w->any |= w->head[i];
-    }
-}
-
-/* Bits of the union's heads whose word has bit `bit`. */
-template <int HEADS>
-static __device__ __forceinline__ uint32_t heads_of(const uint32_t word[HEADS], int bit,
-                                                    bool shared, uint32_t all_heads)
-{
-    uint32_t heads = 0;
-    if (shared)
-        return word[0] >> bit & 1 ? all_heads : 0;
-#pragma unroll
-    for (int i = 0; i < HEADS; i++)
-        heads |= (word[i] >> bit & 1u) << i;
-    return heads;
-}
+/* What they selected of four words' keys, taken or drawn. */
+template <int HEADS> struct union_quad {
+    uint32_t head[HEADS][QUAD_WORDS];
+};
 
 /* Sums over words: entries before the slice and, in the block with the last one, head keys and
  * which heads have any. */
@@ -80,129 +46,270 @@ struct union_sums {
     uint32_t heads;
 };
 
+/* --- Reading bitmaps ------------------------------------------------------------------------- */
+
 template <int HEADS>
-static __device__ struct union_sums sum_words(const struct unite_slice *s,
-                                              const struct selection *sel, struct union_sums *warps)
+static __device__ __forceinline__ void load_word(struct union_word<HEADS> *w,
+                                                 const struct unite_slice *s,
+                                                 const struct selection *sel, int word)
 {
-    struct union_sums sums = {};
-    int n = s->end == s->n_words ? s->n_words : s->begin, lane = threadIdx.x % WARP;
-    for (int word = threadIdx.x; word < n; word += UNITE_THREADS) {
-        struct union_word<HEADS> w;
-        load_word(&w, s, sel, word);
-        sums.before += word < s->begin ? __popc(w.any) : 0;
+    bool there = word < s->end;
 #pragma unroll
-        for (int i = 0; i < HEADS; i++) {
-            sums.selected += __popc(w.head[i]);
-            sums.heads |= (uint32_t)(w.head[i] != 0) << i;
-        }
+    for (int i = 0; i < HEADS; i++) {
+        size_t at = s->bitmap + (size_t)i * (size_t)sel->n_words + (size_t)word;
+        bool has = there && i < s->n_heads;
+        w->head[i] = has ? __ldcg(sel->taken + at) : 0;
+        w->drawn[i] = has && sel->sampled ? __ldcg(sel->drawn + at) : 0;
     }
-    sums.before = __reduce_add_sync(0xffffffffu, sums.before);
-    sums.selected = __reduce_add_sync(0xffffffffu, sums.selected);
-    sums.heads = __reduce_or_sync(0xffffffffu, sums.heads);
-    if (lane == 0)
-        warps[threadIdx.x / WARP] = sums;
-    __syncthreads();
-    sums = {};
-    for (int i = 0; i < UNITE_THREADS / WARP; i++) {
-        sums.before += warps[i].before;
-        sums.selected += warps[i].selected;
-        sums.heads |= warps[i].heads;
-    }
-    return sums;
 }
 
-/* Thread 0 fills in, and writes down what is the same for all heads of a row. */
-static __device__ __forceinline__ void start_slice(struct unite_slice *s,
-                                                   const struct unite_job *job)
+/* Leaves the keys of `open` alone, and puts together what the heads have. */
+template <int HEADS>
+static __device__ __forceinline__ void mask_word(struct union_word<HEADS> *w, uint32_t open)
+{
+    w->any = 0;
+#pragma unroll
+    for (int i = 0; i < HEADS; i++) {
+        w->drawn[i] &= open;
+        w->head[i] = (w->head[i] & open) | w->drawn[i];
+        w->any |= w->head[i];
+    }
+}
+
+/* to [QUAD_WORDS] |= words of a bitmap, of which there are n. */
+static __device__ __forceinline__ void add_words(uint32_t *to, const uint32_t *from, int n)
+{
+    if (n >= QUAD_WORDS) {
+        uint4 x = __ldcg((const uint4 *)from);
+        to[0] |= x.x;
+        to[1] |= x.y;
+        to[2] |= x.z;
+        to[3] |= x.w;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < QUAD_WORDS; i++)
+        to[i] |= i < n ? __ldcg(from + i) : 0;
+}
+
+/* Words [word, min(word + 4, end)); those beyond are 0. */
+template <int HEADS>
+static __device__ __forceinline__ void load_quad(struct union_quad<HEADS> *q,
+                                                 const struct unite_slice *s,
+                                                 const struct selection *sel, int word, int end)
+{
+#pragma unroll
+    for (int i = 0; i < HEADS; i++) {
+        size_t at = s->bitmap + (size_t)i * (size_t)sel->n_words + (size_t)word;
+#pragma unroll
+        for (int j = 0; j < QUAD_WORDS; j++)
+            q->head[i][j] = 0;
+        if (i >= s->n_heads || word >= end)
+            continue;
+        add_words(q->head[i], sel->taken + at, end - word);
+        if (sel->sampled)
+            add_words(q->head[i], sel->drawn + at, end - word);
+    }
+}
+
+template <int HEADS>
+static __device__ __forceinline__ void
+add_quad(struct union_sums *sums, const struct union_quad<HEADS> *q, const struct unite_slice *s,
+         const struct row_plan *plan, int word)
+{
+#pragma unroll
+    for (int j = 0; j < QUAD_WORDS; j++) {
+        uint32_t open = open_bits(plan, word + j), any = 0;
+#pragma unroll
+        for (int i = 0; i < HEADS; i++) {
+            uint32_t head = q->head[i][j] & open;
+            any |= head;
+            sums->selected += __popc(head);
+            sums->heads |= (uint32_t)(head != 0) << i;
+        }
+        sums->before += word + j < s->begin ? __popc(any) : 0;
+    }
+}
+
+/* --- The kernel ------------------------------------------------------------------------------- */
+
+/* All threads. */
+static __device__ __forceinline__ struct unite_slice find_slice(const struct unite_job *job,
+                                                                const struct call_shape *shape)
 {
     const struct selection *sel = &job->sel;
-    struct call_shape shape = call_shape(&job->att);
-    s->row = blockIdx.z;
-    s->which = blockIdx.y;
-    s->plan = resolve_plan(&sel->plan, &job->att, &shape, s->row);
-    s->position = shape.first_position + s->row;
-    int first_head = s->which * sel->union_heads;
-    s->first_head = sel->shared ? first_head / sel->group * sel->group : first_head;
-    s->n_heads = !sel->listed ? 0 : sel->shared ? 1 : sel->union_heads;
-    s->n_words = row_words(&shape, s->row);
-    int slice = (s->n_words + (int)gridDim.x - 1) / (int)gridDim.x;
-    s->begin = min((int)blockIdx.x * slice, s->n_words);
-    s->end = min(s->begin + slice, s->n_words);
+    struct unite_slice s;
+    s.row = blockIdx.z;
+    s.which = blockIdx.y;
+    s.position = shape->first_position + s.row;
+    int first_head = s.which * sel->union_heads;
+    s.first_head = sel->shared ? first_head / sel->group * sel->group : first_head;
+    s.n_heads = !sel->listed ? 0 : sel->shared ? 1 : sel->union_heads;
+    s.n_words = row_words(shape, s.row);
+    int slice = (s.n_words + (int)gridDim.x - 1) / (int)gridDim.x;
+    slice = (slice + QUAD_WORDS - 1) / QUAD_WORDS * QUAD_WORDS;
+    s.begin = min((int)blockIdx.x * slice, s.n_words);
+    s.end = min(s.begin + slice, s.n_words);
+    s.warp_words = min((slice + UNITE_WARPS - 1) / UNITE_WARPS, (int)WARP);
+    s.bitmap = ((size_t)s.row * (size_t)sel->n_heads + (size_t)s.first_head) * (size_t)sel->n_words;
+    return s;
+}
+
+/* One thread: the row's plan, written down where it is the same for all its heads. */
+static __device__ __forceinline__ void write_plan(struct row_plan *plan,
+                                                  const struct unite_job *job,
+                                                  const struct call_shape *shape,
+                                                  const struct unite_slice *s)
+{
+    const struct selection *sel = &job->sel;
     size_t at = (size_t)s->row * (size_t)sel->n_unions + (size_t)s->which;
+    *plan = resolve_plan(&sel->plan, &job->att, shape, s->row);
     if (s->which == 0 && blockIdx.x == 0)
-        sel->resolved[s->row] = s->plan;
-    if (s->plan.full && blockIdx.x == 0) {
+        sel->resolved[s->row] = *plan;
+    if (plan->full && blockIdx.x == 0) {
         sel->n_list[at] = 0;
         sel->n_selected[at] = 0;
         sel->rescued[at] = 0;
     }
 }
 
-/* Block (slice, union, row); a thread has PART_KEYS keys of each tile. */
+static __device__ __forceinline__ struct union_sums warp_sums(struct union_sums x)
+{
+    x.before = __reduce_add_sync(0xffffffffu, x.before);
+    x.selected = __reduce_add_sync(0xffffffffu, x.selected);
+    x.heads = __reduce_or_sync(0xffffffffu, x.heads);
+    return x;
+}
+
+/* Bits of the union's heads whose word has this lane's bit. */
 template <int HEADS>
-__global__ void __launch_bounds__(UNITE_THREADS)
+static __device__ __forceinline__ uint32_t heads_of(const uint32_t word[HEADS], bool shared,
+                                                    uint32_t all_heads)
+{
+    uint32_t heads = 0;
+    int lane = threadIdx.x % WARP;
+    if (shared)
+        return word[0] >> lane & 1 ? all_heads : 0;
+#pragma unroll
+    for (int i = 0; i < HEADS; i++)
+        heads |= (word[i] >> lane & 1u) << i;
+    return heads;
+}
+
+/* Writes the entries of a warp's words from entry n on: of lanes 0 .. n_words - 1, from word `word`
+ * on.  Returns the number of the entry after the last. */
+template <int HEADS>
+static __device__ __forceinline__ int
+write_entries(const struct union_word<HEADS> *w, uint32_t (*words)[2][HEADS],
+              const struct selection *sel, size_t list, int word, int n_words, int n)
+{
+    int lane = threadIdx.x % WARP;
+    uint32_t all_heads = (1u << sel->union_heads) - 1;
+#pragma unroll
+    for (int i = 0; i < HEADS; i++) {
+        words[lane][0][i] = w->head[i];
+        if (sel->sampled)
+            words[lane][1][i] = w->drawn[i];
+    }
+    __syncwarp();
+#pragma unroll 4
+    for (int i = 0; i < n_words; i++) {
+        uint32_t head[HEADS], any = 0;
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            head[h] = words[i][0][h];
+            any |= head[h];
+        }
+        if (any >> lane & 1) {
+            size_t to = list + (size_t)(n + __popc(any & ((1u << lane) - 1)));
+            uint32_t key = (uint32_t)((word + i) * 32 + lane);
+            sel->list[to] = key | heads_of<HEADS>(head, sel->shared, all_heads) << KEY_BITS;
+            if (sel->sampled)
+                sel->list_drawn[to] = (uint8_t)heads_of<HEADS>(words[i][1], sel->shared, all_heads);
+        }
+        n += __popc(any);
+    }
+    __syncwarp();
+    return n;
+}
+
+/* Block (slice, union, row). */
+template <int HEADS>
+__global__ void __launch_bounds__(UNITE_THREADS, HEADS > 4 ? 1 : 2)
     unite_kernel(const __grid_constant__ struct unite_job job)
 {
-    __shared__ struct unite_slice s;
-    __shared__ struct union_sums warps[UNITE_THREADS / WARP];
-    __shared__ int scratch[WARP];
-    __shared__ uint32_t entries[TILE_ENTRIES];
-    __shared__ uint8_t drawn[TILE_ENTRIES];
+    __shared__ struct row_plan plan;
+    __shared__ struct union_sums all_sums[UNITE_WARPS];
+    __shared__ int counts[2][UNITE_WARPS];
+    __shared__ __align__(16) uint32_t words[UNITE_WARPS][WARP][2][HEADS];
     const struct selection *sel = &job.sel;
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 
     dependency_wait();
     dependency_release();
-    if (threadIdx.x == 0)
-        start_slice(&s, &job);
-    __syncthreads();
-    if (s.plan.full || s.begin >= s.end)
-        return;
-    size_t at = (size_t)s.row * (size_t)sel->n_unions + (size_t)s.which;
-    uint32_t *list = sel->list + at * sel->stride;
-    uint8_t *list_drawn = sel->list_drawn + at * sel->stride;
-    uint32_t all_heads = (1u << sel->union_heads) - 1, rescued = 0;
-    struct union_sums sums = sum_words<HEADS>(&s, sel, warps);
+    struct call_shape shape = call_shape(&job.att);
+    struct unite_slice s = find_slice(&job, &shape);
     bool last = s.end == s.n_words;
-    if (last && s.plan.n_ranges == 0)
-        rescued = sel->shared ? (sums.heads ? 0 : all_heads) : all_heads & ~sums.heads;
-    int n = sums.before;
-    int part = threadIdx.x % WORD_PARTS * PART_KEYS;
-    for (int tile = s.begin; tile < s.end; tile += TILE_WORDS) {
-        struct union_word<HEADS> w = {
-        };
-        int word = tile + (int)threadIdx.x / WORD_PARTS, n_tile;
-        if (word < s.end)
-            load_word(&w, &s, sel, word);
-        if (rescued && word == s.n_words - 1) {
+    int n_counted = s.begin >= s.end ? 0 : last ? s.n_words : s.begin;
+    int quad_word = (int)threadIdx.x * QUAD_WORDS, word = s.begin + warp * s.warp_words;
+    bool mine = lane < s.warp_words;
+    struct union_word<HEADS> w;
+    struct union_quad<HEADS> quad;
+    load_word(&w, &s, sel, mine ? word + lane : s.end);
+    load_quad(&quad, &s, sel, quad_word, n_counted);
+    if (threadIdx.x == 0)
+        write_plan(&plan, &job, &shape, &s);
+    __syncthreads();
+    if (plan.full || s.begin >= s.end)
+        return;
+    struct union_sums sums = {};
+    while (quad_word < n_counted) {
+        add_quad(&sums, &quad, &s, &plan, quad_word);
+        quad_word += UNITE_THREADS * QUAD_WORDS;
+        load_quad(&quad, &s, sel, quad_word, n_counted);
+    }
+    sums = warp_sums(sums);
+    if (lane == 0)
+        all_sums[warp] = sums;
+    size_t at = (size_t)s.row * (size_t)sel->n_unions + (size_t)s.which;
+    uint32_t all_heads = (1u << sel->union_heads) - 1, rescued = 0;
+    int tile_words = s.warp_words * UNITE_WARPS, n = 0, round = 0;
+    for (int tile = s.begin; tile < s.end; tile += tile_words, word += tile_words, round ^= 1) {
+        if (tile > s.begin)
+            load_word(&w, &s, sel, mine ? word + lane : s.end);
+        mask_word(&w, open_bits(&plan, word + lane));
+        int count = __reduce_add_sync(0xffffffffu, __popc(w.any));
+        if (lane == 0)
+            counts[round][warp] = count;
+        __syncthreads();
+        if (tile == s.begin) {
+            sums = {};
+            if (lane < UNITE_WARPS)
+                sums = all_sums[lane];
+            sums = warp_sums(sums);
+            n = sums.before;
+            if (last && plan.n_ranges == 0)
+                rescued = sel->shared ? (sums.heads ? 0 : all_heads) : all_heads & ~sums.heads;
+        }
+        bool ends =
+            last && word < s.n_words && word + s.warp_words >= s.n_words; /* has the last word */
+        if (rescued && mine && word + lane == s.n_words - 1) {
             uint32_t own = 1u << s.position % 32;
 #pragma unroll
             for (int i = 0; i < HEADS; i++)
                 w.head[i] |= rescued >> i & 1 ? own : 0;
-            w.any |= own;
         }
-        uint32_t left = w.any & ((1u << PART_KEYS) - 1) << part;
-        int to = block_scan(__popc(left), scratch, &n_tile);
-        for (; left; left &= left - 1, to++) {
-            int bit = __ffs(left) - 1;
-            uint32_t key = (uint32_t)(word * 32 + bit);
-            entries[to] = key | heads_of<HEADS>(w.head, bit, sel->shared, all_heads) << KEY_BITS;
-            if (sel->sampled)
-                drawn[to] = (uint8_t)heads_of<HEADS>(w.drawn, bit, sel->shared, all_heads);
+        count = lane < UNITE_WARPS ? counts[round][lane] : 0;
+        int before = __reduce_add_sync(0xffffffffu, lane < warp ? count : 0);
+        int n_end = write_entries<HEADS>(&w, words[warp], sel, at * sel->stride, word,
+                                         min(s.warp_words, s.end - word), n + before);
+        n += __reduce_add_sync(0xffffffffu, count);
+        if (ends && lane == 0) {
+            sel->n_list[at] = n_end;
+            sel->n_selected[at] =
+                sums.selected * (sel->shared ? sel->union_heads : 1) + __popc(rescued);
+            sel->rescued[at] = rescued;
         }
-        __syncthreads();
-        for (int i = threadIdx.x; i < n_tile; i += UNITE_THREADS) {
-            list[n + i] = entries[i];
-            if (sel->sampled)
-                list_drawn[n + i] = drawn[i];
-        }
-        n += n_tile;
-        __syncthreads();
-    }
-    if (last && threadIdx.x == 0) {
-        sel->n_list[at] = n;
-        sel->n_selected[at] =
-            sums.selected * (sel->shared ? sel->union_heads : 1) + __popc(rescued);
-        sel->rescued[at] = rescued;
     }
 }
 
@@ -211,9 +318,9 @@ void selection_unite(struct device *dev, const struct selection *sel)
     struct unite_job job = {};
     job.att = sel->att;
     job.sel = *sel;
-    /* Whole tiles, unless there are many. */
-    int n_slices = sel->listed ? ceil_div(job.att.max_keys, TILE_ENTRIES) : 1;
-    n_slices = n_slices < UNITE_SLICES ? n_slices : UNITE_SLICES;
+    int n_lists = sel->n_unions * job.att.n_rows, fitting = dev->n_sms / n_lists;
+    int n_slices = sel->listed ? ceil_div(ceil_div(job.att.max_keys, 32), UNITE_MIN_WORDS) : 1;
+    n_slices = n_slices < fitting ? n_slices : fitting > 1 ? fitting : 1;
     dim3 grid((unsigned)n_slices, (unsigned)sel->n_unions, (unsigned)job.att.n_rows);
     int n_heads = sel->shared || !sel->listed ? 1 : sel->union_heads;
     void (*kernel)(struct unite_job) = n_heads == 1   ? unite_kernel<1>

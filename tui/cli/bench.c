@@ -72,7 +72,8 @@ static bool handle(void *user, const char *name, const char *value, struct error
             if (strcmp(k->name, value) == 0)
                 args->kind = k;
         return args->kind ||
-               fail(err, "unknown benchmark '%s': decode, prefill, attention, select or gemv", value);
+               fail(err, "unknown benchmark '%s': decode, prefill, attention, select or gemv",
+                    value);
     }
     if (cli_engine_option(&b->engine, name, value, err, &ok))
         return ok;
@@ -131,7 +132,8 @@ static int run(int argc, char **argv)
         return code;
     struct error err = {0};
     if (!args.kind) {
-        fail_code(&err, EXIT_CODE_USAGE, "bench needs to know what: decode, prefill, attention, select or gemv");
+        fail_code(&err, EXIT_CODE_USAGE,
+                  "bench needs to know what: decode, prefill, attention, select or gemv");
         return cli_fail(&err);
     }
     b->shape = b->shape ? b->shape : args.kind->shape;

@@ -118,7 +118,8 @@ bool bench_attention(struct bench *b, struct json *result, struct error *err)
     double *sparse_us = xcalloc(n_pairs, sizeof *sparse_us);
     double *ratios = xcalloc(n_pairs, sizeof *ratios);
     struct attention_counts counts = {0};
-    bool ok = bench_calls_open(&calls, b, err) && check(&sides[0], NULL, result, "dense_error", err);
+    bool ok =
+        bench_calls_open(&calls, b, err) && check(&sides[0], NULL, result, "dense_error", err);
     if (ok && b->has_stack) {
         sparse = sparse_attention_open(&b->stack, b->backend, b->dev, &b->config, b->ctx + 1, err);
         ok = sparse != NULL;

@@ -122,8 +122,8 @@ bool bench_reference_run(struct bench_reference *r, const struct stack *stack, s
         r->backend->attend_dense(r->dev, &r->att);
     } else {
         if (!r->selection)
-            r->selection = r->backend->selection_open(
-                r->dev, 1, r->att.n_heads, r->att.kv.n_kv_heads, r->att.max_keys);
+            r->selection = r->backend->selection_open(r->dev, 1, r->att.n_heads,
+                                                      r->att.kv.n_kv_heads, r->att.max_keys);
         if (!r->selection)
             return fail_code(err, EXIT_CODE_NO_DEVICE, "no host memory for a selection");
         sparse_attention_once(stack, r->backend, r->dev, r->selection, &r->att);

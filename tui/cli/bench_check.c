@@ -43,8 +43,8 @@ static bool pass_open(struct pass *p, const struct bench *b, const struct model_
                       struct error *err)
 {
     p->model = model_random(config, DTYPE_BF16, 1, p->backend, p->dev, err);
-    if (!p->model || !kv_cache_open(&p->cache, p->backend, p->dev, config, b->engine.kv_dtype,
-                                    N_ALL, err))
+    if (!p->model ||
+        !kv_cache_open(&p->cache, p->backend, p->dev, config, b->engine.kv_dtype, N_ALL, err))
         return false;
     p->buffers = forward_buffers_open(p->model, N_PREFILL, N_ALL, err);
     if (!p->buffers)

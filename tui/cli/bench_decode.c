@@ -15,7 +15,7 @@ struct decode {
     struct step_state *step;
     int32_t *token;
     float *logits;
-    struct pick *pick; /* [2] */
+    struct pick *pick;               /* [2] */
     struct step_state *scratch_step; /* [2], of empty steps */
     int32_t *scratch_token;
 };
@@ -44,8 +44,7 @@ static void decode_close(struct decode *d, struct bench *b)
 {
     forward_buffers_close(d->buffers);
     kv_cache_close(&d->cache);
-    void *all[] = {d->step, d->token,        d->logits,
-                   d->pick, d->scratch_step, d->scratch_token};
+    void *all[] = {d->step, d->token, d->logits, d->pick, d->scratch_step, d->scratch_token};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         b->backend->release(b->dev, all[i]);
     model_close(d->model);

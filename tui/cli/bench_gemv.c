@@ -157,8 +157,8 @@ static bool measure_part(struct gemv *g, struct json *result, double *bytes, dou
     bool ok = bench_timed_open(b, &timed, run_all, g, err);
     if (ok) {
         double all_us = bench_timed_median_us(b, &timed), n = n_runs(g);
-        double each = (double)p.linear->n_out * p.linear->n_in *
-                      (double)dtype_bytes(p.linear->dtype);
+        double each =
+            (double)p.linear->n_out * p.linear->n_in * (double)dtype_bytes(p.linear->dtype);
         struct json *o = json_new_object();
         json_set_int(o, "n_out", p.linear->n_out);
         json_set_int(o, "n_in", p.linear->n_in);
@@ -183,8 +183,8 @@ bool bench_gemv(struct bench *b, struct json *result, struct error *err)
         return false;
     for (int part = 0; part < N_PARTS; part++) {
         struct part p = part_of(g.model, 0, part);
-        size_t widest = (size_t)(p.linear->n_in > p.linear->n_out ? p.linear->n_in
-                                                                  : p.linear->n_out);
+        size_t widest =
+            (size_t)(p.linear->n_in > p.linear->n_out ? p.linear->n_in : p.linear->n_out);
         g.width = widest > g.width ? widest : g.width;
     }
     struct workspace_need need = {.max_rows = 1,

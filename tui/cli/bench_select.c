@@ -109,8 +109,7 @@ static bool check(struct select *s, struct json *result, struct error *err)
     for (int head = 0; ok && head < b->config.n_heads; head++) {
         int n = b->backend->selection_get(b->dev, s->selection, 0, head, keys, prob);
         int want = r.backend->selection_get(r.dev, r.selection, 0, head, keys + max_keys, prob);
-        different += n < 0 || want < 0 ? n != want
-                                       : n_different(keys, n, keys + max_keys, want);
+        different += n < 0 || want < 0 ? n != want : n_different(keys, n, keys + max_keys, want);
         all += want < 0 ? 1 : want;
     }
     if (ok)
@@ -147,8 +146,8 @@ bool bench_select(struct bench *b, struct json *result, struct error *err)
     buf_free(&name);
     bool ok = bench_calls_open(&s.calls, b, err);
     if (ok) {
-        s.selection = b->backend->selection_open(b->dev, 1, b->config.n_heads,
-                                                 b->config.n_kv_heads, b->ctx + 1);
+        s.selection = b->backend->selection_open(b->dev, 1, b->config.n_heads, b->config.n_kv_heads,
+                                                 b->ctx + 1);
         ok = s.selection || fail_code(err, EXIT_CODE_NO_DEVICE, "out of memory for a selection");
     }
     ok = ok && check(&s, result, err);
