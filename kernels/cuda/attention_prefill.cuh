@@ -289,7 +289,7 @@ prefill_raise(struct prefill_warp<HEAD_DIM, M_TILES, BLOCK_N> &w, float (&scale)
                 high = fmaxf(high, fmaxf(w.s[m][n][2 * half], w.s[m][n][2 * half + 1]));
             high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
             high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
-            scale[m][half] = high; /* for now */
+            scale[m][half] = high; /* the maximum, until it is known whether to rescale */
             outgrown = outgrown || high > w.max[m][half] + PREFILL_SLACK;
         }
     if (!__any_sync(0xffffffffu, outgrown))
