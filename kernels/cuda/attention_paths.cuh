@@ -22,10 +22,6 @@ size_t attention_prefill_workspace_bytes(const struct device *dev,
 void attention_exact(struct device *dev, const struct attention *att);
 size_t attention_exact_workspace_bytes(const struct device *dev, const struct workspace_need *need);
 
-/* attention_selected.cu, probe.cu */
-size_t attention_selected_workspace_bytes(const struct device *dev,
-                                          const struct workspace_need *need);
-
 /* Adds what a dense call counts in which rows see n_visible keys in all.  For one thread. */
 static __device__ __forceinline__ void count_dense(const struct attention *att,
                                                    unsigned long long n_visible)

@@ -23,12 +23,6 @@ static __global__ void count_full_kernel(struct attention_counts *counts)
     counts->full++;
 }
 
-size_t attention_selected_workspace_bytes(const struct device *dev,
-                                          const struct workspace_need *need)
-{
-    return gather_part_bytes(dev, need->head_dim);
-}
-
 void cuda_attend_selected(struct device *dev, const struct attention *att,
                           const struct selection *sel)
 {

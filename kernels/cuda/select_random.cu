@@ -7,6 +7,7 @@
  * word by word, and bitmaps are written without anybody else's help.  In a cluster the blocks share
  * the images and mark in each other's memory; else every block finds all images and keeps its own.
  */
+#include "kernels/cuda/block_scan.cuh"
 #include "kernels/cuda/select_cluster.cuh"
 #include "kernels/permutation.h"
 
@@ -260,7 +261,7 @@ __global__ void __launch_bounds__(DRAW_THREADS)
     dependency_wait();
     dependency_release();
     for (int unit = blockIdx.x; unit < job.split.n_units; unit += gridDim.x) {
-        struct team team = team_of(&job.split, NULL, unit);
+        struct team team = team_of(&job.split, unit);
         __syncthreads();
         if (threadIdx.x == 0)
             draw_fill(&d, &job, unit);
