@@ -39,13 +39,21 @@ static __device__ __forceinline__ struct call_shape call_shape(const struct atte
 }
 
 /* Before dependency_wait call_shape gives what the step holds while operations that may change it
- * still run: nearly always what it will hold afterwards.  Such a guess serves to get ready with and
- * to ask for memory by prefetches, which have no effect but time; then it is checked. */
+ * still run: nearly always what it will hold afterwards.  Such a guess serves to get ready with,
+ * and to fetch rows of K and V that are older than the step; then it is checked. */
 static __device__ __forceinline__ bool call_shape_same(const struct call_shape *a,
                                                        const struct call_shape *b)
 {
     return a->first_position == b->first_position && a->n_context == b->n_context &&
            a->n_keys == b->n_keys;
+}
+
+/* Whether a guess's keys lie within the cache. */
+static __device__ __forceinline__ bool call_shape_fits(const struct call_shape *guess,
+                                                       const struct attention *att)
+{
+    return guess->n_context <= att->kv.capacity[KV_CONTEXT] &&
+           guess->n_keys - guess->n_context <= att->kv.capacity[KV_TAIL];
 }
 
 /* Lets n_bytes, a multiple of 16 as `from` is, come into L2, where kernels can start early. Nothing

@@ -10,176 +10,269 @@
 #include "kernels/cuda/attention_decode_merge.cuh"
 #include "kernels/cuda/attention_paths.cuh"
 
-/* A place in the ring: the phase's parity changes each time round. */
-struct ring_place {
-    int stage;
-    uint32_t parity;
-};
-
-static __device__ __forceinline__ void ring_advance(struct ring_place *place, int n_stages)
-{
-    if (++place->stage == n_stages) {
-        place->stage = 0;
-        place->parity ^= 1;
-    }
-}
-
-/* The keys of tile i of a unit, which lie in one segment. */
-static __device__ __forceinline__ struct key_range tile_keys(const struct decode_work *work, int i,
-                                                             int *segment)
-{
-    *segment = i < work->context_tiles ? KV_CONTEXT : KV_TAIL;
-    struct key_range all = *segment == KV_CONTEXT ? work->context : work->tail;
-    struct key_range keys;
-    keys.begin = all.begin + (*segment == KV_CONTEXT ? i : i - work->context_tiles) * TILE_KEYS;
-    keys.end = min(keys.begin + TILE_KEYS, all.end);
-    return keys;
-}
-
 /* --- The warp that copies --------------------------------------------------------------------- */
 
+/* Where the copying warp is: at tile i of a unit, with n_left tiles to go. */
+struct decode_copier {
+    struct ring_place place;
+    int unit, i, kv_head, n_left;
+};
+
+static __device__ __forceinline__ void copier_start(struct decode_copier *copier,
+                                                    const struct decode_call *call,
+                                                    const struct decode_work *work)
+{
+    copier->unit = work->unit_tiles > 0 ? work->begin / work->unit_tiles : 0;
+    copier->i = work->begin - copier->unit * work->unit_tiles;
+    copier->kv_head = unit_kv_head(call, copier->unit);
+    copier->n_left = work->end - work->begin;
+}
+
+/* Starts the copy of the next tile, as soon as its stage is free. */
 template <int DIM, bool WIDE>
 static __device__ __forceinline__ void
-decode_copy(const struct decode_call *call, const struct call_shape *shape,
-            const struct decode_work *work, const struct decode_memory<DIM, WIDE> *memory)
+copier_next(struct decode_copier *copier, const struct decode_call *call,
+            const struct call_shape *shape, const struct decode_work *work,
+            const struct decode_memory<DIM, WIDE> *memory)
 {
     const struct kv_layer *kv = &call->att.kv;
-    int lane = (int)threadIdx.x % WARP;
-    struct ring_place place = {0, 1}; /* at first every stage is empty */
-    int unit = work->begin / work->unit_tiles, i = work->begin % work->unit_tiles;
-    int kv_head = unit_kv_head(call, unit);
-    for (int n = work->end - work->begin; n > 0; n--) {
-        int segment;
-        struct key_range keys = tile_keys(work, i, &segment);
-        int row = segment == KV_CONTEXT ? keys.begin : keys.begin - shape->n_context;
-        size_t first = (size_t)kv_head * (size_t)kv->capacity[segment] + (size_t)row;
-        first *= tile_layout<DIM>::ROW_BYTES;
-        barrier_wait(memory->empty + 8 * place.stage, place.parity);
-        tile_copy<DIM>(shared_address(memory->stages) +
-                           (uint32_t)(place.stage * tile_layout<DIM>::STAGE_BYTES),
-                       (const char *)kv->k[segment] + first, (const char *)kv->v[segment] + first,
-                       keys.end - keys.begin, memory->full + 8 * place.stage, lane);
-        ring_advance(&place, call->n_stages);
-        if (++i == work->unit_tiles) {
-            i = 0;
-            kv_head = unit_kv_head(call, ++unit);
-        }
+    struct ring_place *place = &copier->place;
+    int segment;
+    struct key_range keys = tile_keys(work, copier->i, &segment);
+    int row = segment == KV_CONTEXT ? keys.begin : keys.begin - shape->n_context;
+    size_t first = (size_t)copier->kv_head * (size_t)kv->capacity[segment] + (size_t)row;
+    first *= tile_layout<DIM>::ROW_BYTES;
+    barrier_wait(memory->empty + 8 * place->stage, place->parity);
+    tile_copy<DIM>(shared_address(memory->stages) +
+                       (uint32_t)(place->stage * tile_layout<DIM>::STAGE_BYTES),
+                   (const char *)kv->k[segment] + first, (const char *)kv->v[segment] + first,
+                   keys.end - keys.begin, memory->full + 8 * place->stage);
+    ring_advance(place, call->n_stages);
+    copier->n_left--;
+    if (++copier->i == work->unit_tiles) {
+        copier->i = 0;
+        copier->kv_head = unit_kv_head(call, ++copier->unit);
     }
+}
+
+/* Before the call's turn: fills the ring with the first tiles by the lengths as they stand, as long
+ * as their rows are older than the step (see dependency_wait).  Returns how many those are. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ int
+copier_early(struct decode_copier *copier, const struct decode_call *call,
+             const struct call_shape *guess, const struct decode_work *work,
+             const struct decode_memory<DIM, WIDE> *memory)
+{
+    int n = 0;
+    if (!call_shape_fits(guess, &call->att))
+        return 0;
+    for (; n < call->n_stages && copier->n_left > 0; n++) {
+        int segment;
+        if (tile_keys(work, copier->i, &segment).end > guess->first_position)
+            break;
+        copier_next<DIM, WIDE>(copier, call, guess, work, memory);
+    }
+    return n;
 }
 
 /* --- The warps that compute ------------------------------------------------------------------- */
 
-/* Which keys the lane's queries see. */
-template <bool WIDE> struct decode_limits {
-    struct key_range row[1 + WIDE];
-};
-
-/* The unit's queries, and what they see; a query that is not there sees what row 0 does. */
+/* The first of the lane's queries in a unit. */
 template <int DIM, bool WIDE>
-static __device__ __forceinline__ void
-take_queries(const struct decode_call *call, const struct call_shape *shape, int unit,
-             struct tile_queries<DIM, WIDE> *queries, struct decode_limits<WIDE> *limits)
+static __device__ __forceinline__ int lane_query(const struct decode_call *call, int unit)
+{
+    return unit % call->head_units * decode_memory<DIM, WIDE>::QUERIES +
+           (int)threadIdx.x % WARP / 4;
+}
+
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void take_queries(struct tile_queries<DIM, WIDE> *queries,
+                                                    const struct decode_call *call, int unit)
 {
     const struct attention *att = &call->att;
-    int lane = (int)threadIdx.x % WARP, kv_head = unit_kv_head(call, unit);
-    int first = unit % call->head_units * decode_memory<DIM, WIDE>::QUERIES + lane / 4;
+    int kv_head = unit_kv_head(call, unit), first = lane_query<DIM, WIDE>(call, unit);
     const float *q[2] = {NULL, NULL};
 #pragma unroll
     for (int r = 0; r < 1 + WIDE; r++) {
-        int query = first + 8 * r, row = 0;
-        if (query < call->n_queries) {
-            row = query / call->group;
-            int head = kv_head * call->group + query % call->group;
-            q[r] = att->q + (size_t)row * (size_t)att->q_stride + (size_t)head * DIM;
-        }
-        limits->row[r] = row_visible(att, shape, row);
+        int query = first + 8 * r;
+        if (query >= call->n_queries)
+            continue;
+        int row = query_row(call, query), head = kv_head * call->group + query - row * call->group;
+        q[r] = att->q + (size_t)row * (size_t)att->q_stride + (size_t)head * DIM;
     }
-    tile_take_queries<DIM, WIDE>(queries, q[0], q[1], att->scale, lane);
+    tile_take_queries<DIM, WIDE>(queries, q[0], q[1], att->scale, (int)threadIdx.x % WARP);
 }
 
-/* Takes out the scores of keys that a query does not see. */
+/* Takes out the scores of keys that are not there or that a query does not see.  first: the lane's
+ * first query; one that is not there sees what row 0 does. */
 template <bool WIDE>
-static __device__ __forceinline__ void mask_scores(struct tile_scores<WIDE> *scores,
-                                                   const struct decode_limits<WIDE> *limits,
-                                                   struct key_range keys, int warp, int lane)
+static __device__ __forceinline__ void
+mask_scores(struct tile_scores<WIDE> *scores, const struct decode_call *call,
+            const struct call_shape *shape, int first, struct key_range keys, int warp, int lane)
 {
 #pragma unroll
     for (int r = 0; r < 1 + WIDE; r++) {
-        int begin = max(limits->row[r].begin, keys.begin);
-        int end = min(limits->row[r].end, keys.end);
+        int query = first + 8 * r, begin = keys.begin, end = keys.end;
+        if (call->att.n_rows > 1) {
+            int row = query < call->n_queries ? query_row(call, query) : 0;
+            struct key_range seen = row_visible(&call->att, shape, row);
+            begin = max(begin, seen.begin);
+            end = min(end, seen.end);
+        }
 #pragma unroll
         for (int j = 0; j < 2; j++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                int key = keys.begin + tile_key(warp, lane, j, e);
+                int key = keys.begin + tile_key(warp, j, 2 * (lane % 4) + e);
                 if (key < begin || key >= end)
                     scores->z[r][j][e] = -INFINITY;
             }
     }
 }
 
+/* A warp's part of one tile, which is there.   stage: where it begins;  first: lane_query */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void
+compute_tile(const struct decode_call *call, const struct call_shape *shape,
+             const struct tile_queries<DIM, WIDE> *queries, struct tile_state<DIM, WIDE> *state,
+             uint32_t stage, struct key_range keys, int first)
+{
+    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    int n_keys = keys.end - keys.begin;
+    uint32_t rows = stage + tile_row<DIM>(warp, lane);
+    struct tile_scores<WIDE> scores;
+    struct tile_shares<DIM> v;
+    tile_score<DIM, WIDE>(&scores, queries, rows, lane);
+    rows += tile_layout<DIM>::V_BYTES;
+    tile_load<DIM>(&v, rows, 0, lane);
+    if (call->att.n_rows > 1 || n_keys < TILE_KEYS)
+        mask_scores<WIDE>(&scores, call, shape, first, keys, warp, lane);
+    tile_soften<DIM, WIDE>(state, &scores);
+    tile_accumulate<DIM, WIDE>(state, &scores, &v, rows, n_keys, warp, lane);
+}
+
+/* Every lane for itself: what it has read may be written over. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void leave_stage(const struct decode_call *call,
+                                                   const struct decode_memory<DIM, WIDE> *memory,
+                                                   struct ring_place *place)
+{
+    barrier_arrive(memory->empty + 8 * place->stage);
+    ring_advance(place, call->n_stages);
+}
+
+/* queries: those of the block's first unit. */
 template <int DIM, bool WIDE>
 static __device__ __forceinline__ void
 decode_compute(const struct decode_call *call, const struct call_shape *shape,
-               const struct decode_work *work, const struct decode_memory<DIM, WIDE> *memory)
+               const struct decode_work *work, const struct decode_memory<DIM, WIDE> *memory,
+               struct tile_queries<DIM, WIDE> *queries)
 {
-    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
-    uint32_t k_offset = tile_k_offset<DIM>(warp, lane), v_offset = tile_v_offset<DIM>(warp, lane);
     struct ring_place place = {0, 0};
-    int unit = work->begin / work->unit_tiles, i = work->begin % work->unit_tiles;
-    for (int n = work->end - work->begin; n > 0; unit++) {
-        struct tile_queries<DIM, WIDE> queries;
-        struct decode_limits<WIDE> limits;
+    int first_unit = work->begin / work->unit_tiles,
+        i = work->begin - first_unit * work->unit_tiles;
+    for (int n = *memory->n_dropped; n > 0; n--) {
+        barrier_wait(memory->full + 8 * place.stage, place.parity);
+        leave_stage<DIM, WIDE>(call, memory, &place);
+    }
+    int n = work->end - work->begin;
+    for (int unit = first_unit; n > 0; unit++) {
         struct tile_state<DIM, WIDE> state;
-        take_queries<DIM, WIDE>(call, shape, unit, &queries, &limits);
+        struct unit_blocks blocks = unit_blocks_of(work, unit);
+        int first = lane_query<DIM, WIDE>(call, unit);
+        if (unit > first_unit)
+            take_queries<DIM, WIDE>(queries, call, unit);
         tile_start<DIM, WIDE>(&state);
         for (; n > 0 && i < work->unit_tiles; n--, i++) {
             int segment;
             struct key_range keys = tile_keys(work, i, &segment);
-            int n_keys = keys.end - keys.begin;
             uint32_t stage = shared_address(memory->stages) +
                              (uint32_t)(place.stage * tile_layout<DIM>::STAGE_BYTES);
-            struct tile_scores<WIDE> scores;
             barrier_wait(memory->full + 8 * place.stage, place.parity);
-            tile_score<DIM, WIDE>(&scores, &queries, stage + k_offset);
-            if (call->att.n_rows > 1 || n_keys < TILE_KEYS)
-                mask_scores<WIDE>(&scores, &limits, keys, warp, lane);
-            tile_soften<DIM, WIDE>(&state, &scores);
-            if (n_keys < TILE_KEYS) {
-                uint32_t present[2];
-                tile_present(present, n_keys, warp, lane);
-                tile_accumulate<DIM, WIDE, true>(&state, &scores, stage + v_offset, present);
-            } else {
-                tile_accumulate<DIM, WIDE, false>(&state, &scores, stage + v_offset, NULL);
-            }
-            /* Every lane for itself: what it has read may be written over. */
-            barrier_arrive(memory->empty + 8 * place.stage);
-            ring_advance(&place, call->n_stages);
+            compute_tile<DIM, WIDE>(call, shape, queries, &state, stage, keys, first);
+            leave_stage<DIM, WIDE>(call, memory, &place);
         }
         i = 0;
-        finish_unit<DIM, WIDE>(call, work, memory, &state, unit);
+        finish_unit<DIM, WIDE>(call, memory, &state, unit, blocks);
     }
 }
 
 /* --- The kernel ------------------------------------------------------------------------------- */
 
-static __device__ void count_rows(const struct attention *att, const struct call_shape *shape)
+/* Adds a call with a plan to its counts, whose row sees n_visible keys. */
+static __device__ void count_ranges(const struct decode_call *call, const struct call_shape *shape,
+                                    unsigned long long n_visible)
 {
+    const struct attention *att = &call->att;
+    struct attention_counts *counts = att->counts;
+    struct row_plan plan = resolve_plan(&call->plan, att, shape, 0);
+    unsigned long long n_ranged = 0, n_heads = (unsigned long long)att->n_heads;
+    unsigned long long n_kv_heads = (unsigned long long)att->kv.n_kv_heads;
+    for (int i = 0; i < plan.n_ranges; i++)
+        n_ranged += (unsigned long long)(plan.range[i].end - plan.range[i].begin);
+    bool rescued = !plan.full && n_ranged == 0;
+    counts->selected += (plan.full ? n_visible : n_ranged + rescued) * n_heads;
+    counts->visible += n_visible * n_heads;
+    counts->rows_read += plan.full ? n_visible * n_kv_heads
+                                   : (n_ranged + rescued) * (unsigned long long)call->n_unions;
+    counts->rows_visible += n_visible * n_kv_heads;
+    counts->rescued += rescued ? n_heads : 0;
+    counts->full += plan.full;
+    counts->calls++;
+}
+
+/* Adds the call to its counts.  One thread of the launch calls it. */
+static __device__ void count_rows(const struct decode_call *call, const struct call_shape *shape)
+{
+    const struct attention *att = &call->att;
     unsigned long long n = 0;
     for (int row = 0; row < att->n_rows; row++) {
         struct key_range visible = row_visible(att, shape, row);
         n += (unsigned long long)(visible.end - visible.begin);
     }
-    count_dense(att, n);
+    if (call->plan.n == 0)
+        count_dense(att, n);
+    else
+        count_ranges(call, shape, n);
 }
 
 /* Every row is padding. */
 static __device__ void clear_out(const struct attention *att, int dim)
 {
     size_t n = (size_t)att->n_rows * (size_t)att->n_heads * (size_t)dim;
-    size_t step = (size_t)gridDim.x * blockDim.x;
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
+    size_t step = (size_t)gridDim.x * COMPUTE_THREADS;
+    for (size_t i = (size_t)blockIdx.x * COMPUTE_THREADS + threadIdx.x; i < n; i += step)
         att->out[i] = 0.0f;
+}
+
+/* What the copying warp does: its copies by the lengths as they stood are dropped if those were
+ * others. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void decode_copy(const struct decode_call *call,
+                                                   const struct decode_memory<DIM, WIDE> *memory)
+{
+    struct decode_copier copier = {};
+    copier.place.parity = 1; /* at first every stage is empty */
+    struct call_shape guess = call_shape(&call->att);
+    struct decode_work work = decode_share(call, &guess);
+    copier_start(&copier, call, &work);
+    int n_early = copier_early<DIM, WIDE>(&copier, call, &guess, &work, memory);
+    dependency_wait();
+    struct call_shape shape = call_shape(&call->att);
+    bool wrong = __any_sync(0xffffffffu, !call_shape_same(&shape, &guess));
+    if (wrong) {
+        work = decode_share(call, &shape);
+        copier_start(&copier, call, &work);
+        for (int i = 0; i < n_early; i++) /* or the block might end before they have */
+            barrier_wait(memory->full + 8 * i, 0);
+    }
+    *memory->n_dropped = wrong ? n_early : 0;
+    __syncthreads();
+    while (copier.n_left > 0)
+        copier_next<DIM, WIDE>(&copier, call, &shape, &work, memory);
+    /* The last block has the fewest tiles. */
+    if (call->att.counts && blockIdx.x == gridDim.x - 1 && threadIdx.x == COMPUTE_THREADS)
+        count_rows(call, &shape);
 }
 
 template <int DIM, bool WIDE>
@@ -188,28 +281,36 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1)
 {
     extern __shared__ __align__(128) char decode_shared[];
     struct decode_memory<DIM, WIDE> memory = decode_carve<DIM, WIDE>(decode_shared, call.n_stages);
-    int warp = (int)threadIdx.x / WARP;
     if (threadIdx.x == 0) {
         for (int i = 0; i < call.n_stages; i++) {
-            barrier_open(memory.full + 8 * i, TILE_ARRIVALS);
+            barrier_open(memory.full + 8 * i, COPY_ARRIVALS);
             barrier_open(memory.empty + 8 * i, COMPUTE_THREADS);
         }
         barrier_publish();
     }
     __syncthreads();
     dependency_release();
+    if ((int)threadIdx.x / WARP == DECODE_WARPS) {
+        decode_copy<DIM, WIDE>(&call, &memory);
+        return;
+    }
+    struct tile_queries<DIM, WIDE> queries;
+    struct call_shape guess = call_shape(&call.att);
+    struct decode_work work = decode_share(&call, &guess);
+    int unit = work.unit_tiles > 0 ? work.begin / work.unit_tiles : 0;
     dependency_wait();
     struct call_shape shape = call_shape(&call.att);
-    struct decode_work work = decode_share(&call, &shape);
+    take_queries<DIM, WIDE>(&queries, &call, min(unit, call.n_units - 1));
+    if (!call_shape_same(&shape, &guess)) {
+        work = decode_share(&call, &shape);
+        unit = work.unit_tiles > 0 ? work.begin / work.unit_tiles : 0;
+        take_queries<DIM, WIDE>(&queries, &call, min(unit, call.n_units - 1));
+    }
+    __syncthreads(); /* n_dropped is there */
     if (work.unit_tiles == 0)
         clear_out(&call.att, DIM);
-    else if (warp == DECODE_WARPS)
-        decode_copy<DIM, WIDE>(&call, &shape, &work, &memory);
     else
-        decode_compute<DIM, WIDE>(&call, &shape, &work, &memory);
-    /* The last block has the fewest tiles, and its copying warp ends early. */
-    if (call.att.counts && blockIdx.x == gridDim.x - 1 && threadIdx.x == COMPUTE_THREADS)
-        count_rows(&call.att, &shape);
+        decode_compute<DIM, WIDE>(&call, &shape, &work, &memory, &queries);
 }
 
 /* --- The call --------------------------------------------------------------------------------- */
@@ -268,18 +369,23 @@ bool attention_decode_takes(const struct attention *att)
     for (int s = 0; s < KV_SEGMENTS; s++)
         if (!is_aligned(kv->k[s], 16) || !is_aligned(kv->v[s], 16))
             return false;
-    return is_aligned(att->q, sizeof(float2)) && att->q_stride % 2 == 0 &&
+    return is_aligned(att->q, sizeof(float4)) && att->q_stride % 4 == 0 &&
            is_aligned(att->out, sizeof(float4)) &&
            (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256);
 }
 
-void attention_decode(struct device *dev, const struct attention *att)
+/* plan: of a single row's ranges, for which n_unions counts; NULL: dense. */
+static void decode_start(struct device *dev, const struct attention *att,
+                         const struct select_plan *plan, int n_unions)
 {
     struct decode_call call = {};
     assert(attention_decode_takes(att));
     if (dev->failed)
         return;
     call.att = *att;
+    if (plan)
+        call.plan = *plan;
+    call.n_unions = n_unions;
     call.group = att->n_heads / att->kv.n_kv_heads;
     call.n_queries = att->n_rows * call.group;
     switch (att->kv.head_dim) {
@@ -298,6 +404,18 @@ void attention_decode(struct device *dev, const struct attention *att)
     default:
         decode_width<256>(dev, &call);
     }
+}
+
+void attention_decode(struct device *dev, const struct attention *att)
+{
+    decode_start(dev, att, NULL, 0);
+}
+
+void attention_decode_ranges(struct device *dev, const struct attention *att,
+                             const struct selection *sel)
+{
+    assert(att->n_rows == 1 && !sel->listed && sel->plan.n > 0);
+    decode_start(dev, att, &sel->plan, sel->n_unions);
 }
 
 size_t attention_decode_workspace_bytes(const struct device *dev, const struct workspace_need *need)

@@ -1,5 +1,5 @@
-/* Decode attention's tiles: how 64 keys lie in shared memory, how they get there, and what a warp
- * does with 16 of them for the queries of one KV head.
+/* Decode attention's tiles: how 64 keys lie in shared memory, and what a warp does with 16 of them
+ * for the queries of one KV head.
  *
  * The queries are the rows of the matrix products, of which there are 16, and a decode step seldom
  * has more than 8 per KV head.  So the tile is narrow (up to 8 queries: row i is what bf16 holds of
@@ -8,22 +8,20 @@
  * that it rounds about as f32 does; those of a wide tile are bf16.  Either way out = p V costs one
  * product per 8 dimensions.
  *
- * Keys of a tile.  ldmatrix reads 8 rows of 16 bytes at once, which must lie in different banks;
- * rows of K are a multiple of 32 bytes apart and would collide.  The keys may be permuted freely,
- * though, if K, V and masks agree.  So a tile is 8 runs of 8 keys; a run is copied in one piece,
- * and each is shifted by 16 bytes against the one before; the 8 rows that are read at once are
- * those of one number in every run, an odd multiple of 16 bytes apart.  Warp w has the keys
- *   8 n + 2 w + j,   n = 0..7, j = 0, 1:
- * columns n of its score matrix j, and rows n + 8 j of the matrix of V.
+ * A stage holds the rows of K, then those of V, without padding, so that each comes in one piece
+ * (copy_ring.cuh).  Warp w has keys 16 w .. 16 w + 15 in two matrices j of 8, and reads their rows
+ * as shares, in whose order of dimensions the queries are laid out.  Of V the product needs pairs
+ * of keys: each word of a share, over the warp, is an 8 x 8 matrix of keys and dimensions, which is
+ * transposed.
  *
  * In a warp g = lane / 4 and t = lane % 4: a lane has scores of query g (and g + 8 in a wide tile)
- * with columns n = 2t, 2t + 1 of both matrices, and of these queries' out dimensions 8 i + 2t and
- * 8 i + 2t + 1.  Source: PTX ISA, "Matrix fragments for mma.m16n8k16". */
+ * with keys 2t and 2t + 1 of both matrices, and of these queries' out dimensions share_dim(w, t)
+ * and the next for all words w.  Source: PTX ISA, "Matrix fragments for mma.m16n8k16". */
 #ifndef ATTNSCOPE_KERNELS_CUDA_ATTENTION_DECODE_CUH
 #define ATTNSCOPE_KERNELS_CUDA_ATTENTION_DECODE_CUH
 
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/warp_matrix.cuh"
+#include "kernels/cuda/copy_ring.cuh"
 
 #define DECODE_LOG2_E 1.4426950408889634f
 
@@ -31,137 +29,34 @@ enum {
     DECODE_WARPS = 4, /* that compute; one more copies */
     COMPUTE_THREADS = DECODE_WARPS * WARP,
     DECODE_THREADS = COMPUTE_THREADS + WARP,
-    TILE_RUNS = 8,
-    RUN_KEYS = 2 * DECODE_WARPS,
-    TILE_KEYS = TILE_RUNS * RUN_KEYS,
+    WARP_KEYS = 16,
+    TILE_KEYS = WARP_KEYS * DECODE_WARPS,
     NARROW_QUERIES = 8,
     WIDE_QUERIES = 16
 };
 
-/* A stage holds a tile's K, then its V, as above. */
 template <int DIM> struct tile_layout {
     enum {
         ROW_BYTES = 2 * DIM,
-        RUN_PITCH = RUN_KEYS * ROW_BYTES + 16,
-        V_BYTES = TILE_RUNS * RUN_PITCH, /* from K to V */
-        STAGE_BYTES = 2 * V_BYTES
+        V_BYTES = TILE_KEYS * ROW_BYTES, /* from K to V */
+        STAGE_BYTES = 2 * V_BYTES,
+        PART = DIM <= 128 ? DIM : 64, /* dimensions whose shares are in registers at once */
+        WORDS = PART / 8
     };
-    static_assert(DIM % 16 == 0 && RUN_PITCH / 16 % 2 == 1, "rows read at once share no bank");
 };
 
-/* --- Barriers in shared memory ---------------------------------------------------------------- */
-
-static __device__ __forceinline__ void barrier_open(uint32_t barrier, int n_arrivals)
-{
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(n_arrivals) : "memory");
-}
-
-/* Makes this thread's barrier_open known to the copy engine. */
-static __device__ __forceinline__ void barrier_publish(void)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
-}
-
-static __device__ __forceinline__ void barrier_arrive(uint32_t barrier)
-{
-    asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(barrier)
-                 : "memory");
-}
-
-/* Waits for the end of the phase of this parity.  A new barrier is in phase 0; the one before, of
- * parity 1, counts as ended. */
-static __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity)
-{
-    uint32_t done;
-    do {
-#if __CUDA_ARCH__ >= 900
-        asm volatile("{\n.reg .pred p;\n"
-                     "mbarrier.try_wait.parity.shared.b64 p, [%1], %2;\n"
-                     "selp.u32 %0, 1, 0, p;\n}"
-                     : "=r"(done)
-                     : "r"(barrier), "r"(parity)
-                     : "memory");
-#else
-        asm volatile("{\n.reg .pred p;\n"
-                     "mbarrier.test_wait.parity.shared.b64 p, [%1], %2;\n"
-                     "selp.u32 %0, 1, 0, p;\n}"
-                     : "=r"(done)
-                     : "r"(barrier), "r"(parity)
-                     : "memory");
-#endif
-    } while (!done);
-}
-
-/* --- Copying a tile --------------------------------------------------------------------------- */
-
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-
-enum { TILE_ARRIVALS = 1 }; /* at a stage's barrier, before its bytes count */
-
-/* Arrives, and lets the phase end only when n_bytes have been copied. */
-static __device__ __forceinline__ void barrier_expect(uint32_t barrier, int n_bytes)
-{
-    asm volatile("{\n.reg .b64 state;\n"
-                 "mbarrier.arrive.expect_tx.shared.b64 state, [%0], %1;\n}" ::"r"(barrier),
-                 "r"(n_bytes)
-                 : "memory");
-}
-
-/* n_bytes, a multiple of 16, by the copy engine; the barrier counts them as they come. */
-static __device__ __forceinline__ void copy_bulk(uint32_t to, const void *from, int n_bytes,
-                                                 uint32_t barrier)
-{
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1], %2, [%3];" ::"r"(to),
-                 "l"(from), "r"(n_bytes), "r"(barrier)
-                 : "memory");
-}
-
 /* Starts copying the rows of n keys, 1 to TILE_KEYS, from k and v into a stage; by a whole warp.
- * Lane i < 16 copies run i % 8 of K or V.  Missing keys' rows stay as they are. */
+ * Missing keys' rows stay as they are. */
 template <int DIM>
 static __device__ __forceinline__ void tile_copy(uint32_t stage, const char *k, const char *v,
-                                                 int n, uint32_t barrier, int lane)
+                                                 int n, uint32_t barrier)
 {
     typedef tile_layout<DIM> layout;
-    if (lane == 0)
-        barrier_expect(barrier, 2 * n * layout::ROW_BYTES);
-    __syncwarp();
-    int run = lane % TILE_RUNS, n_keys = min(n - run * RUN_KEYS, (int)RUN_KEYS);
-    if (lane >= 2 * TILE_RUNS || n_keys <= 0)
-        return;
-    const char *from = lane < TILE_RUNS ? k : v;
-    uint32_t to = stage + (lane < TILE_RUNS ? 0 : layout::V_BYTES);
-    copy_bulk(to + (uint32_t)(run * layout::RUN_PITCH), from + run * RUN_KEYS * layout::ROW_BYTES,
-              n_keys * layout::ROW_BYTES, barrier);
+    copy_expect(barrier, 2 * n * layout::ROW_BYTES);
+    copy_rows(stage, k, n * layout::ROW_BYTES, barrier);
+    copy_rows(stage + layout::V_BYTES, v, n * layout::ROW_BYTES, barrier);
+    copy_close(barrier);
 }
-
-#else
-
-enum { TILE_ARRIVALS = WARP };
-
-template <int DIM>
-static __device__ __forceinline__ void tile_copy(uint32_t stage, const char *k, const char *v,
-                                                 int n, uint32_t barrier, int lane)
-{
-    typedef tile_layout<DIM> layout;
-    const int chunks = layout::ROW_BYTES / 16;
-#pragma unroll 8
-    for (int i = lane; i < n * chunks; i += WARP) {
-        int key = i / chunks, column = i % chunks * 16;
-        uint32_t from = (uint32_t)(key * layout::ROW_BYTES + column);
-        uint32_t to = stage + from + (uint32_t)(key / RUN_KEYS * 16);
-        copy_async_16(to, k + from, true);
-        copy_async_16(to + layout::V_BYTES, v + from, true);
-    }
-    /* Arrives once this thread's copies are there. */
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
-}
-
-#endif
 
 /* --- A warp's part of a tile ------------------------------------------------------------------ */
 
@@ -178,33 +73,39 @@ template <int DIM, bool WIDE> struct tile_state {
     float sum[1 + WIDE]; /* over this lane's keys alone */
 };
 
-/* Scores, then weights: [query g + 8 r][matrix j][column 2t + e]. */
+/* Scores, then weights: [query g + 8 r][matrix j][key 2t + e]. */
 template <bool WIDE> struct tile_scores {
     float z[1 + WIDE][2][2];
 };
 
-/* Number in the tile of a lane's key of matrix j and column 2t + e. */
-static __device__ __forceinline__ int tile_key(int warp, int lane, int j, int e)
+/* What a lane reads of a warp's keys: of key g of matrix j. */
+template <int DIM> struct tile_shares {
+    uint32_t word[2][tile_layout<DIM>::WORDS];
+};
+
+/* Number in the tile of key e of matrix j. */
+static __device__ __forceinline__ int tile_key(int warp, int j, int e)
 {
-    return RUN_KEYS * (2 * (lane % 4) + e) + 2 * warp + j;
+    return WARP_KEYS * warp + 8 * j + e;
 }
 
-/* Where a lane points ldmatrix in K (matrices: j = 0 at dimensions 0..7 and 8..15, then j = 1) and
- * in V (dimensions 0..7 of j = 0 and 1, then dimensions 8..15), from the stage's begin. */
-template <int DIM> static __device__ __forceinline__ uint32_t tile_k_offset(int warp, int lane)
+/* Where a lane's first row begins, from the stage's begin; its other one is 8 rows on. */
+template <int DIM> static __device__ __forceinline__ uint32_t tile_row(int warp, int lane)
 {
-    typedef tile_layout<DIM> layout;
-    int j = lane / 16, half = lane / 8 % 2;
-    return (uint32_t)(lane % 8 * layout::RUN_PITCH + (2 * warp + j) * layout::ROW_BYTES +
-                      half * 16);
+    return (uint32_t)(tile_key(warp, 0, lane / 4) * tile_layout<DIM>::ROW_BYTES);
 }
 
-template <int DIM> static __device__ __forceinline__ uint32_t tile_v_offset(int warp, int lane)
+/* Part number `part` of the lane's rows.   rows: the lane's first, of K or V */
+template <int DIM>
+static __device__ __forceinline__ void tile_load(struct tile_shares<DIM> *to, uint32_t rows,
+                                                 int part, int lane)
 {
     typedef tile_layout<DIM> layout;
-    int j = lane / 8 % 2, half = lane / 16;
-    return (uint32_t)(layout::V_BYTES + lane % 8 * layout::RUN_PITCH +
-                      (2 * warp + j) * layout::ROW_BYTES + half * 16);
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+        load_share<DIM, layout::PART>(
+            to->word[j], rows + (uint32_t)(8 * j * layout::ROW_BYTES + part * layout::PART * 2),
+            lane);
 }
 
 /* q0, q1 [DIM]: queries g and g + 8; NULL: none (zeros), as q1 is for a narrow tile. */
@@ -213,28 +114,32 @@ static __device__ __forceinline__ void tile_take_queries(struct tile_queries<DIM
                                                          const float *q0, const float *q1,
                                                          float scale, int lane)
 {
-    int t = lane % 4;
+    float4 x[DIM / 16], y[WIDE ? DIM / 16 : 1];
     scale *= DECODE_LOG2_E;
 #pragma unroll
-    for (int i = 0; i < DIM / 16; i++)
+    for (int i = 0; i < DIM / 16; i++) {
+        int d = share_dim<DIM>(2 * i, lane % 4);
+        x[i] = q0 ? *(const float4 *)(q0 + d) : make_float4(0, 0, 0, 0);
+        if (WIDE)
+            y[WIDE ? i : 0] = q1 ? *(const float4 *)(q1 + d) : make_float4(0, 0, 0, 0);
+    }
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int d = 16 * i + 8 * half + 2 * t;
-            float2 x = {0.0f, 0.0f}, y = {0.0f, 0.0f};
-            if (q0)
-                x = *(const float2 *)(q0 + d);
-            if (WIDE && q1)
-                y = *(const float2 *)(q1 + d);
-            uint32_t x_low, y_low;
-            split_bf16(x.x * scale, x.y * scale, &to->high[i][2 * half], &x_low);
-            if (!WIDE) {
-                to->high[i][2 * half + 1] = x_low;
-                continue;
-            }
-            split_bf16(y.x * scale, y.y * scale, &to->high[i][2 * half + 1], &y_low);
-            to->low[WIDE ? i : 0][2 * half] = x_low;
-            to->low[WIDE ? i : 0][2 * half + 1] = y_low;
+    for (int i = 0; i < DIM / 16; i++) {
+        uint32_t low[2], *high = to->high[i];
+        split_bf16(x[i].x * scale, x[i].y * scale, &high[0], &low[0]);
+        split_bf16(x[i].z * scale, x[i].w * scale, &high[2], &low[1]);
+        if (!WIDE) {
+            high[1] = low[0];
+            high[3] = low[1];
+            continue;
         }
+        uint32_t *rest = to->low[WIDE ? i : 0];
+        float4 z = y[WIDE ? i : 0];
+        rest[0] = low[0];
+        rest[2] = low[1];
+        split_bf16(z.x * scale, z.y * scale, &high[1], &rest[1]);
+        split_bf16(z.z * scale, z.w * scale, &high[3], &rest[3]);
+    }
 }
 
 template <int DIM, bool WIDE>
@@ -252,21 +157,27 @@ static __device__ __forceinline__ void tile_start(struct tile_state<DIM, WIDE> *
     }
 }
 
-/* k: the stage's begin + tile_k_offset. */
+/* rows: the lane's first of K. */
 template <int DIM, bool WIDE>
-static __device__ __forceinline__ void
-tile_score(struct tile_scores<WIDE> *to, const struct tile_queries<DIM, WIDE> *q, uint32_t k)
+static __device__ __forceinline__ void tile_score(struct tile_scores<WIDE> *to,
+                                                  const struct tile_queries<DIM, WIDE> *q,
+                                                  uint32_t rows, int lane)
 {
+    typedef tile_layout<DIM> layout;
     float s[2][2][4] = {}; /* [chain][j]: two sums each, so that products wait less for another */
 #pragma unroll
-    for (int i = 0; i < DIM / 16; i++) {
-        uint32_t b[4];
-        load_matrices(b, k + 32 * i);
+    for (int part = 0; part < DIM / layout::PART; part++) {
+        struct tile_shares<DIM> k;
+        tile_load<DIM>(&k, rows, part, lane);
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
-            multiply_add(s[i % 2][j], q->high[i], b + 2 * j);
-            if (WIDE)
-                multiply_add(s[i % 2][j], q->low[WIDE ? i : 0], b + 2 * j);
+        for (int m = 0; m < layout::PART / 16; m++) {
+            int i = part * (layout::PART / 16) + m;
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                multiply_add(s[m % 2][j], q->high[i], k.word[j] + 2 * m);
+                if (WIDE)
+                    multiply_add(s[m % 2][j], q->low[WIDE ? i : 0], k.word[j] + 2 * m);
+            }
         }
     }
 #pragma unroll
@@ -316,23 +227,16 @@ static __device__ __forceinline__ void tile_soften(struct tile_state<DIM, WIDE> 
             state->acc[i][e] *= factor[WIDE ? e / 2 : 0];
 }
 
-/* The words of V that are keys of a tile of n keys, for matrices j = 0 and 1. */
-static __device__ __forceinline__ void tile_present(uint32_t present[2], int n, int warp, int lane)
+/* acc += p V.   first: part 0 of V;  rows: the lane's first row of V;  n_keys of the tile are
+ * there: rows of others may be no numbers, which even a weight of 0 would let through. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void
+tile_accumulate(struct tile_state<DIM, WIDE> *state, const struct tile_scores<WIDE> *weights,
+                const struct tile_shares<DIM> *first, uint32_t rows, int n_keys, int warp, int lane)
 {
-#pragma unroll
-    for (int j = 0; j < 2; j++)
-        present[j] = (tile_key(warp, lane, j, 0) < n ? 0x0000ffffu : 0) |
-                     (tile_key(warp, lane, j, 1) < n ? 0xffff0000u : 0);
-}
-
-/* acc += p V.  v: the stage's begin + tile_v_offset.  SHORT: keys are missing, whose rows may be no
- * numbers, which even a weight of 0 would let through. */
-template <int DIM, bool WIDE, bool SHORT>
-static __device__ __forceinline__ void tile_accumulate(struct tile_state<DIM, WIDE> *state,
-                                                       const struct tile_scores<WIDE> *weights,
-                                                       uint32_t v, const uint32_t present[2])
-{
+    typedef tile_layout<DIM> layout;
     uint32_t p[4];
+    bool there[2] = {tile_key(warp, 0, lane / 4) < n_keys, tile_key(warp, 1, lane / 4) < n_keys};
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         const float *w = weights->z[0][j];
@@ -344,15 +248,18 @@ static __device__ __forceinline__ void tile_accumulate(struct tile_state<DIM, WI
         }
     }
 #pragma unroll
-    for (int i = 0; i < DIM / 16; i++) {
-        uint32_t b[4];
-        load_matrices_transposed(b, v + 32 * i);
-        if (SHORT)
+    for (int part = 0; part < DIM / layout::PART; part++) {
+        struct tile_shares<DIM> v = *first;
+        if (part > 0)
+            tile_load<DIM>(&v, rows, part, lane);
 #pragma unroll
-            for (int word = 0; word < 4; word++)
-                b[word] &= present[word % 2];
-        multiply_add(state->acc[2 * i], p, b);
-        multiply_add(state->acc[2 * i + 1], p, b + 2);
+        for (int w = 0; w < layout::WORDS; w++) {
+            uint32_t b[2];
+#pragma unroll
+            for (int j = 0; j < 2; j++)
+                b[j] = transpose_matrix(there[j] ? v.word[j][w] : 0);
+            multiply_add(state->acc[part * layout::WORDS + w], p, b);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 #define ATTNSCOPE_KERNELS_CUDA_ATTENTION_DECODE_MERGE_CUH
 
 #include "kernels/cuda/attention_decode.cuh"
+#include "kernels/cuda/selection.cuh"
 
 enum {
     RING_BYTES = 100 * 1024, /* of copies under way; leaves room for the next kernel's blocks */
@@ -16,7 +17,9 @@ enum {
 
 struct decode_call {
     struct attention att;
-    int group;      /* query heads per KV head */
+    struct select_plan plan; /* of the one row; n = 0: dense */
+    int n_unions;            /* of a row: what counts of rows read go by */
+    int group;               /* query heads per KV head */
     int n_queries;  /* of a KV head: n_rows * group; query i is row i / group, head i % group */
     int head_units; /* units per KV head */
     int n_units;
@@ -30,8 +33,8 @@ struct decode_call {
 template <int DIM, bool WIDE> struct decode_memory {
     enum {
         QUERIES = WIDE ? WIDE_QUERIES : NARROW_QUERIES,
-        /* Of a query's out; the 4 rows that half a warp writes at once lie in different banks. */
-        OUT_PITCH = DIM + 8,
+        /* Of a query's out; the 2 rows that are written at once lie in different banks. */
+        OUT_PITCH = DIM + 4,
         OUT_BYTES = DECODE_WARPS * QUERIES * OUT_PITCH * 4,
         SUM_BYTES = DECODE_WARPS * QUERIES * 8,
         BARRIER_BYTES = 2 * MAX_STAGES * 8,
@@ -43,6 +46,7 @@ template <int DIM, bool WIDE> struct decode_memory {
     uint32_t full;  /* [MAX_STAGES] barriers: the copies are there */
     uint32_t empty; /* [MAX_STAGES] barriers: every computing thread has done with the stage */
     int *is_last;
+    int *n_dropped; /* stages that were filled for nothing at first */
 };
 
 template <int DIM, bool WIDE>
@@ -59,35 +63,61 @@ static __device__ __forceinline__ struct decode_memory<DIM, WIDE> decode_carve(c
     m.full = shared_address(p);
     m.empty = m.full + MAX_STAGES * 8;
     m.is_last = (int *)(p + memory::BARRIER_BYTES);
+    m.n_dropped = m.is_last + 1;
     return m;
 }
 
 /* --- Who does what ---------------------------------------------------------------------------- */
 
+/* Keys of a call as pieces: range r of them in segment s is piece r * KV_SEGMENTS + s. */
+enum {
+    N_PIECES = (int)MAX_RANGES * (int)KV_SEGMENTS
+};
+
 struct decode_work {
-    struct key_range context, tail; /* the keys of the call, by number */
-    int context_tiles, unit_tiles;
+    struct key_range piece[N_PIECES]; /* keys, by number; ascending */
+    int first_tile[N_PIECES];         /* of a piece; no tile straddles two */
+    int unit_tiles;
     int begin, end;   /* this block's tiles; tile i is tile i % unit_tiles of unit i / unit_tiles */
     int share, extra; /* the first `extra` blocks have share + 1 tiles, the others share */
 };
 
-static __device__ __forceinline__ int tile_count(struct key_range keys)
+/* The keys that the call reads: what any row sees or, if a plan chooses, its ranges for the one row
+ * there is, which attends to its own key where it has none. */
+static __device__ __forceinline__ void decode_ranges(const struct decode_call *call,
+                                                     const struct call_shape *shape,
+                                                     struct key_range range[MAX_RANGES])
 {
-    return (keys.end - keys.begin + TILE_KEYS - 1) / TILE_KEYS;
+    range[0].begin = row_visible(&call->att, shape, 0).begin;
+    range[0].end = row_visible(&call->att, shape, call->att.n_rows - 1).end;
+    range[1] = {0, 0};
+    if (call->plan.n == 0)
+        return;
+    struct row_plan plan = resolve_plan(&call->plan, &call->att, shape, 0);
+    if (plan.n_ranges > 0)
+        range[0] = plan.range[0];
+    else
+        range[0].begin = shape->first_position;
+    if (plan.n_ranges > 1)
+        range[1] = plan.range[1];
 }
 
 static __device__ __forceinline__ struct decode_work decode_share(const struct decode_call *call,
                                                                   const struct call_shape *shape)
 {
     struct decode_work work;
-    int begin = row_visible(&call->att, shape, 0).begin;
-    int end = row_visible(&call->att, shape, call->att.n_rows - 1).end;
-    work.context.begin = min(begin, shape->n_context);
-    work.context.end = min(end, shape->n_context);
-    work.tail.begin = max(begin, shape->n_context);
-    work.tail.end = max(end, work.tail.begin);
-    work.context_tiles = tile_count(work.context);
-    work.unit_tiles = work.context_tiles + tile_count(work.tail);
+    struct key_range range[MAX_RANGES];
+    decode_ranges(call, shape, range);
+    work.unit_tiles = 0;
+#pragma unroll
+    for (int p = 0; p < N_PIECES; p++) {
+        struct key_range from = range[p / (int)KV_SEGMENTS], *piece = &work.piece[p];
+        bool tail = p % (int)KV_SEGMENTS == KV_TAIL;
+        piece->begin = tail ? max(from.begin, shape->n_context) : from.begin;
+        piece->end = max(tail ? from.end : min(from.end, shape->n_context), piece->begin);
+        work.first_tile[p] = work.unit_tiles;
+        work.unit_tiles += (piece->end - piece->begin + TILE_KEYS - 1) / TILE_KEYS;
+    }
     /* Short units are shared out whole. */
     int piece = work.unit_tiles <= SOLO_TILES ? work.unit_tiles : 1;
     unsigned n = (unsigned)call->n_units * (piece == 1 ? (unsigned)work.unit_tiles : 1u);
@@ -97,6 +127,25 @@ static __device__ __forceinline__ struct decode_work decode_share(const struct d
     work.begin = (block * work.share + min(block, work.extra)) * piece;
     work.end = work.begin + (work.share + (block < work.extra)) * piece;
     return work;
+}
+
+/* The keys of tile i of a unit, which lie in one segment. */
+static __device__ __forceinline__ struct key_range tile_keys(const struct decode_work *work, int i,
+                                                             int *segment)
+{
+    struct key_range keys = work->piece[0];
+    int first = 0;
+    *segment = KV_CONTEXT;
+#pragma unroll
+    for (int p = 1; p < N_PIECES; p++)
+        if (i >= work->first_tile[p]) {
+            keys = work->piece[p];
+            first = work->first_tile[p];
+            *segment = p % (int)KV_SEGMENTS;
+        }
+    keys.begin += (i - first) * TILE_KEYS;
+    keys.end = min(keys.begin + TILE_KEYS, keys.end);
+    return keys;
 }
 
 /* A division costs what a hundred cycles do, before the first copy. */
@@ -110,6 +159,29 @@ static __device__ __forceinline__ int block_of_tile(const struct decode_work *wo
 {
     int first = work->extra * (work->share + 1);
     return i < first ? i / (work->share + 1) : work->extra + (i - first) / work->share;
+}
+
+/* The row of a KV head's query. */
+static __device__ __forceinline__ int query_row(const struct decode_call *call, int query)
+{
+    return call->att.n_rows == 1 ? 0 : query / call->group;
+}
+
+/* The blocks that have a unit's tiles; n = 1: this one has them all. */
+struct unit_blocks {
+    int first, n;
+};
+
+static __device__ __forceinline__ struct unit_blocks unit_blocks_of(const struct decode_work *work,
+                                                                    int unit)
+{
+    int begin = unit * work->unit_tiles, end = begin + work->unit_tiles;
+    struct unit_blocks blocks = {(int)blockIdx.x, 1};
+    if (begin >= work->begin && end <= work->end)
+        return blocks;
+    blocks.first = block_of_tile(work, begin);
+    blocks.n = block_of_tile(work, end - 1) - blocks.first + 1;
+    return blocks;
 }
 
 /* --- Merging ---------------------------------------------------------------------------------- */
@@ -148,7 +220,7 @@ static __device__ __forceinline__ void write_out(const struct decode_call *call,
                                                  int query, int d, struct decode_sum sum)
 {
     const struct attention *att = &call->att;
-    int row = query / call->group, head = kv_head * call->group + query % call->group;
+    int row = query_row(call, query), head = kv_head * call->group + query - row * call->group;
     float factor = 0.0f; /* a row of padding sees nothing */
     if (sum.sum != 0.0f && !att->sink_logits) {
         factor = 1.0f / sum.sum;
@@ -180,13 +252,13 @@ static __device__ __forceinline__ void store_warp(const struct decode_memory<DIM
         int slot = warp * layout::QUERIES + query;
         if (t == 0)
             memory->sum[slot] = make_float2(state->max[r], sum);
-        float *out = memory->out + slot * layout::OUT_PITCH + 2 * t;
+        float *out = memory->out + slot * layout::OUT_PITCH;
 #pragma unroll
-        for (int i = 0; i < DIM / 8; i++) {
-            float *acc = state->acc[i];
-            float2 pair = WIDE ? make_float2(acc[2 * r], acc[2 * r + 1])
-                               : make_float2(acc[0] + acc[2], acc[1] + acc[3]);
-            *(float2 *)(out + 8 * i) = pair;
+        for (int w = 0; w < DIM / 8; w += 2) {
+            const float *a = state->acc[w], *b = state->acc[w + 1];
+            *(float4 *)(out + share_dim<DIM>(w, t)) =
+                WIDE ? make_float4(a[2 * r], a[2 * r + 1], b[2 * r], b[2 * r + 1])
+                     : make_float4(a[0] + a[2], a[1] + a[3], b[0] + b[2], b[1] + b[3]);
         }
     }
 }
@@ -214,7 +286,7 @@ merge_warps(const struct decode_memory<DIM, WIDE> *memory, int query, int d)
 }
 
 /* The n parts of a query from slot `first` on, read past L1, which does not know what other blocks
- * wrote. */
+ * wrote.  All of a batch are asked for at once: waiting is what this costs. */
 template <int DIM, bool WIDE>
 static __device__ __forceinline__ struct decode_sum merge_parts(const struct decode_call *call,
                                                                 int first, int n, int query, int d)
@@ -226,27 +298,22 @@ static __device__ __forceinline__ struct decode_sum merge_parts(const struct dec
         float4 out[MERGE_BATCH];
 #pragma unroll
         for (int i = 0; i < MERGE_BATCH; i++) {
-            part[i] = make_float2(-INFINITY, 0.0f);
-            out[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            size_t at = (size_t)(first + from + i) * stride + (size_t)query;
-            if (from + i < n) {
-                part[i] = __ldcg(call->part_sum + at);
-                out[i] = __ldcg((const float4 *)(call->part_out + at * DIM + d));
-            }
+            size_t at = (size_t)(first + min(from + i, n - 1)) * stride + (size_t)query;
+            part[i] = __ldcg(call->part_sum + at);
+            out[i] = __ldcg((const float4 *)(call->part_out + at * DIM + d));
         }
         float top = all.max;
 #pragma unroll
         for (int i = 0; i < MERGE_BATCH; i++)
             top = fmaxf(top, part[i].x);
-        struct decode_sum before = all;
-        float factor = decode_factor(before.max, top);
+        float factor = decode_factor(all.max, top);
+        all.out = make_float4(all.out.x * factor, all.out.y * factor, all.out.z * factor,
+                              all.out.w * factor);
         all.max = top;
-        all.sum = factor * before.sum;
-        all.out = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        add_scaled(&all.out, factor, before.out);
+        all.sum *= factor;
 #pragma unroll
         for (int i = 0; i < MERGE_BATCH; i++) {
-            factor = decode_factor(part[i].x, top);
+            factor = from + i < n ? decode_factor(part[i].x, top) : 0.0f;
             all.sum += factor * part[i].y;
             add_scaled(&all.out, factor, out[i]);
         }
@@ -257,23 +324,20 @@ static __device__ __forceinline__ struct decode_sum merge_parts(const struct dec
 /* A block has done its tiles of a unit: the unit's output if these are all, else a part, and the
  * output if it is the last.  A thread has 4 dimensions of a query at a time. */
 template <int DIM, bool WIDE>
-static __device__ __forceinline__ void finish_unit(const struct decode_call *call,
-                                                   const struct decode_work *work,
-                                                   const struct decode_memory<DIM, WIDE> *memory,
-                                                   struct tile_state<DIM, WIDE> *state, int unit)
+static __device__ __forceinline__ void
+finish_unit(const struct decode_call *call, const struct decode_memory<DIM, WIDE> *memory,
+            struct tile_state<DIM, WIDE> *state, int unit, struct unit_blocks blocks)
 {
     typedef struct decode_memory<DIM, WIDE> layout;
     int kv_head = unit_kv_head(call, unit);
     int first_query = unit % call->head_units * layout::QUERIES;
     int n = min((int)layout::QUERIES, call->n_queries - first_query);
-    int begin = unit * work->unit_tiles, end = begin + work->unit_tiles;
-    bool whole = begin >= work->begin && end <= work->end;
     store_warp<DIM, WIDE>(memory, state, n);
     compute_sync();
     for (int i = (int)threadIdx.x; i < n * (DIM / 4); i += COMPUTE_THREADS) {
         int query = i / (DIM / 4), d = i % (DIM / 4) * 4;
         struct decode_sum sum = merge_warps<DIM, WIDE>(memory, query, d);
-        if (whole) {
+        if (blocks.n == 1) {
             write_out<DIM>(call, kv_head, first_query + query, d, sum);
             continue;
         }
@@ -284,12 +348,10 @@ static __device__ __forceinline__ void finish_unit(const struct decode_call *cal
             call->part_sum[at] = make_float2(sum.max, sum.sum);
     }
     compute_sync(); /* the parts are written, and the warps' sums may be overwritten */
-    if (whole)
+    if (blocks.n == 1)
         return;
-    int first_block = block_of_tile(work, begin);
-    int n_parts = block_of_tile(work, end - 1) - first_block + 1;
     if (threadIdx.x == 0) {
-        bool last = ticket_take(call->tickets + unit) == (uint32_t)n_parts - 1;
+        bool last = ticket_take(call->tickets + unit) == (uint32_t)blocks.n - 1;
         *memory->is_last = last;
         if (last)
             call->tickets[unit] = 0;
@@ -299,7 +361,8 @@ static __device__ __forceinline__ void finish_unit(const struct decode_call *cal
         return;
     for (int i = (int)threadIdx.x; i < n * (DIM / 4); i += COMPUTE_THREADS) {
         int query = i / (DIM / 4), d = i % (DIM / 4) * 4;
-        struct decode_sum sum = merge_parts<DIM, WIDE>(call, first_block + unit, n_parts, query, d);
+        struct decode_sum sum =
+            merge_parts<DIM, WIDE>(call, blocks.first + unit, blocks.n, query, d);
         write_out<DIM>(call, kv_head, first_query + query, d, sum);
     }
 }

@@ -9,6 +9,9 @@
 /* attention_decode.cu: bf16 KV, few query rows; f32's rounding where options.exact. */
 bool attention_decode_takes(const struct attention *att);
 void attention_decode(struct device *dev, const struct attention *att);
+/* The same of one row whose selection is ranges alone: dense attention to fewer keys. */
+void attention_decode_ranges(struct device *dev, const struct attention *att,
+                             const struct selection *sel);
 size_t attention_decode_workspace_bytes(const struct device *dev,
                                         const struct workspace_need *need);
 

@@ -35,6 +35,10 @@ void cuda_attend_selected(struct device *dev, const struct attention *att,
             cuda_launch(dev, count_full_kernel, dim3(1), dim3(1), 0, att->counts);
         return;
     }
+    if (att->n_rows == 1 && !sel->listed && attention_decode_takes(att)) {
+        attention_decode_ranges(dev, att, sel);
+        return;
+    }
     struct gather_job job = {};
     job.att = *att;
     job.sel = *sel;

@@ -4,9 +4,10 @@
  * checks it, latches the first failure and lets a test make the n-th call fail.  Every kernel is
  * started by cuda_launch, which lets it begin while its predecessor still runs (programmatic
  * dependent launch); so every kernel calls dependency_wait before it touches what an earlier
- * operation reads or writes.  Before that it may fetch constants (weights, norms, frequencies), and
- * guess from the step what it will read, to have that fetched into the second-level cache: no
- * result may depend on the guess. */
+ * operation reads or writes.  Before that it may fetch constants (weights, norms, frequencies) and
+ * rows of K and V that are older than the step, by a guess from the step that it checks afterwards.
+ * Those are there: a step changes by copies, which let nothing overlap, or by cuda_advance, which
+ * releases its successor only after its own wait, so that all before it are complete. */
 #ifndef ATTNSCOPE_KERNELS_CUDA_CUDA_CUH
 #define ATTNSCOPE_KERNELS_CUDA_CUDA_CUH
 
