@@ -56,15 +56,6 @@ static __device__ __forceinline__ bool call_shape_fits(const struct call_shape *
            guess->n_keys - guess->n_context <= att->kv.capacity[KV_TAIL];
 }
 
-/* Lets n_bytes, a multiple of 16 as `from` is, come into L2, where kernels can start early. Nothing
- * is read by it, so that it may be done of memory that is still being written. */
-static __device__ __forceinline__ void prefetch_bulk(const void *from, int n_bytes)
-{
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(n_bytes) : "memory");
-#endif
-}
-
 /* Keys that a row sees; empty if the row is padding itself. */
 static __device__ __forceinline__ struct key_range
 row_visible(const struct attention *att, const struct call_shape *shape, int row)

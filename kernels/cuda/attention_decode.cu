@@ -1,12 +1,16 @@
-/* Dense attention of few query rows, bounded by reading K and V once.
+/* Attention of few query rows to ranges of keys, bounded by reading their K and V once.
  *
  * The queries of a KV head make a unit (more than a tile holds: several units).  The keys that any
- * row sees, cut into tiles of 64 that never straddle the border of context and tail, times the
- * units give a row of tiles, which the blocks share evenly: one block per multiprocessor, whatever
- * the lengths, which are known to the device alone.  In a block one warp keeps the copies of the
- * next tiles under way in a ring of stages, and 4 warps compute, each with its own 16 keys of a
- * tile and its own running softmax, waiting for nothing but the copies.  A unit's blocks leave
- * parts; the last to arrive merges them, in the order of the blocks. */
+ * row sees, or those of a plan's ranges, are cut into tiles of 64 that never straddle the border of
+ * context and tail.  There is one block per multiprocessor, whatever the lengths, which are known
+ * to the device alone: where units divide the blocks well each has its own, otherwise the blocks
+ * share all units' tiles, laid end to end.  In a block one warp keeps the copies of the next tiles
+ * under way in a ring of stages, and 4 warps compute, each with its own 16 keys of a tile and its
+ * own running softmax, waiting for nothing but the copies.  A unit's blocks leave parts; the
+ * last to arrive merges them, in the order of the blocks.
+ *
+ * A short call is mostly waiting.  So before its turn a block divides the work by the lengths as
+ * they stand and fills the ring, as far as rows are older than the step. */
 #include "kernels/cuda/attention_decode_merge.cuh"
 #include "kernels/cuda/attention_paths.cuh"
 
@@ -22,10 +26,10 @@ static __device__ __forceinline__ void copier_start(struct decode_copier *copier
                                                     const struct decode_call *call,
                                                     const struct decode_work *work)
 {
-    copier->unit = work->unit_tiles > 0 ? work->begin / work->unit_tiles : 0;
-    copier->i = work->begin - copier->unit * work->unit_tiles;
-    copier->kv_head = unit_kv_head(call, copier->unit);
-    copier->n_left = work->end - work->begin;
+    copier->unit = work->unit;
+    copier->i = work->tile;
+    copier->kv_head = unit_kv_head(call, work->unit);
+    copier->n_left = work->n_tiles;
 }
 
 /* Starts the copy of the next tile, as soon as its stage is free. */
@@ -38,15 +42,17 @@ copier_next(struct decode_copier *copier, const struct decode_call *call,
     const struct kv_layer *kv = &call->att.kv;
     struct ring_place *place = &copier->place;
     int segment;
-    struct key_range keys = tile_keys(work, copier->i, &segment);
+    if (copier->i == 0 && copier->unit > work->unit) /* the stages are used to finish a unit */
+        barrier_wait(memory->left, (uint32_t)(copier->unit - work->unit - 1) % 2);
+    struct key_range keys = decode_tile_keys(work, copier->i, &segment);
     int row = segment == KV_CONTEXT ? keys.begin : keys.begin - shape->n_context;
     size_t first = (size_t)copier->kv_head * (size_t)kv->capacity[segment] + (size_t)row;
-    first *= tile_layout<DIM>::ROW_BYTES;
+    first *= decode_layout<DIM>::ROW_BYTES;
     barrier_wait(memory->empty + 8 * place->stage, place->parity);
-    tile_copy<DIM>(shared_address(memory->stages) +
-                       (uint32_t)(place->stage * tile_layout<DIM>::STAGE_BYTES),
-                   (const char *)kv->k[segment] + first, (const char *)kv->v[segment] + first,
-                   keys.end - keys.begin, memory->full + 8 * place->stage);
+    decode_copy_tile<DIM>(
+        shared_address(memory->stages) + (uint32_t)(place->stage * decode_layout<DIM>::STAGE_BYTES),
+        (const char *)kv->k[segment] + first, (const char *)kv->v[segment] + first,
+        keys.end - keys.begin, memory->full + 8 * place->stage);
     ring_advance(place, call->n_stages);
     copier->n_left--;
     if (++copier->i == work->unit_tiles) {
@@ -68,7 +74,8 @@ copier_early(struct decode_copier *copier, const struct decode_call *call,
         return 0;
     for (; n < call->n_stages && copier->n_left > 0; n++) {
         int segment;
-        if (tile_keys(work, copier->i, &segment).end > guess->first_position)
+        if (copier->unit > work->unit ||
+            decode_tile_keys(work, copier->i, &segment).end > guess->first_position)
             break;
         copier_next<DIM, WIDE>(copier, call, guess, work, memory);
     }
@@ -81,33 +88,46 @@ copier_early(struct decode_copier *copier, const struct decode_call *call,
 template <int DIM, bool WIDE>
 static __device__ __forceinline__ int lane_query(const struct decode_call *call, int unit)
 {
-    return unit % call->head_units * decode_memory<DIM, WIDE>::QUERIES +
-           (int)threadIdx.x % WARP / 4;
+    return unit_query(call, unit, decode_memory<DIM, WIDE>::QUERIES) + (int)threadIdx.x % WARP / 4;
 }
 
+/* Where the lane's queries are, g and g + 8 of a unit; NULL: there is none. */
+struct query_pair {
+    const float *q[2];
+};
+
 template <int DIM, bool WIDE>
-static __device__ __forceinline__ void take_queries(struct tile_queries<DIM, WIDE> *queries,
-                                                    const struct decode_call *call, int unit)
+static __device__ __forceinline__ struct query_pair lane_queries(const struct decode_call *call,
+                                                                 int unit)
 {
     const struct attention *att = &call->att;
     int kv_head = unit_kv_head(call, unit), first = lane_query<DIM, WIDE>(call, unit);
-    const float *q[2] = {NULL, NULL};
+    struct query_pair pair = {{NULL, NULL}};
 #pragma unroll
     for (int r = 0; r < 1 + WIDE; r++) {
         int query = first + 8 * r;
-        if (query >= call->n_queries)
+        if (query >= call->n_queries || unit >= call->n_units)
             continue;
         int row = query_row(call, query), head = kv_head * call->group + query - row * call->group;
-        q[r] = att->q + (size_t)row * (size_t)att->q_stride + (size_t)head * DIM;
+        pair.q[r] = att->q + (size_t)row * (size_t)att->q_stride + (size_t)head * DIM;
     }
-    tile_take_queries<DIM, WIDE>(queries, q[0], q[1], att->scale, (int)threadIdx.x % WARP);
+    return pair;
+}
+
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void take_queries(struct decode_queries<DIM, WIDE> *queries,
+                                                    const struct decode_call *call,
+                                                    struct query_pair from)
+{
+    decode_take_queries<DIM, WIDE>(queries, from.q[0], from.q[1], call->att.scale,
+                                   (int)threadIdx.x % WARP);
 }
 
 /* Takes out the scores of keys that are not there or that a query does not see.  first: the lane's
  * first query; one that is not there sees what row 0 does. */
 template <bool WIDE>
 static __device__ __forceinline__ void
-mask_scores(struct tile_scores<WIDE> *scores, const struct decode_call *call,
+mask_scores(struct decode_scores<WIDE> *scores, const struct decode_call *call,
             const struct call_shape *shape, int first, struct key_range keys, int warp, int lane)
 {
 #pragma unroll
@@ -123,7 +143,7 @@ mask_scores(struct tile_scores<WIDE> *scores, const struct decode_call *call,
         for (int j = 0; j < 2; j++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                int key = keys.begin + tile_key(warp, j, 2 * (lane % 4) + e);
+                int key = keys.begin + decode_key(warp, j, 2 * (lane % 4) + e);
                 if (key < begin || key >= end)
                     scores->z[r][j][e] = -INFINITY;
             }
@@ -134,21 +154,21 @@ mask_scores(struct tile_scores<WIDE> *scores, const struct decode_call *call,
 template <int DIM, bool WIDE>
 static __device__ __forceinline__ void
 compute_tile(const struct decode_call *call, const struct call_shape *shape,
-             const struct tile_queries<DIM, WIDE> *queries, struct tile_state<DIM, WIDE> *state,
+             const struct decode_queries<DIM, WIDE> *queries, struct decode_state<DIM, WIDE> *state,
              uint32_t stage, struct key_range keys, int first)
 {
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     int n_keys = keys.end - keys.begin;
-    uint32_t rows = stage + tile_row<DIM>(warp, lane);
-    struct tile_scores<WIDE> scores;
-    struct tile_shares<DIM> v;
-    tile_score<DIM, WIDE>(&scores, queries, rows, lane);
-    rows += tile_layout<DIM>::V_BYTES;
-    tile_load<DIM>(&v, rows, 0, lane);
-    if (call->att.n_rows > 1 || n_keys < TILE_KEYS)
+    uint32_t rows = stage + decode_row<DIM>(warp, lane);
+    struct decode_scores<WIDE> scores;
+    struct decode_shares<DIM> v;
+    decode_score<DIM, WIDE>(&scores, queries, rows, lane);
+    rows += decode_layout<DIM>::V_BYTES;
+    decode_load<DIM>(&v, rows, 0, lane);
+    if (call->att.n_rows > 1 || n_keys < DECODE_KEYS)
         mask_scores<WIDE>(&scores, call, shape, first, keys, warp, lane);
-    tile_soften<DIM, WIDE>(state, &scores);
-    tile_accumulate<DIM, WIDE>(state, &scores, &v, rows, n_keys, warp, lane);
+    decode_soften<DIM, WIDE>(state, &scores);
+    decode_accumulate<DIM, WIDE>(state, &scores, &v, rows, n_keys, warp, lane);
 }
 
 /* Every lane for itself: what it has read may be written over. */
@@ -166,34 +186,32 @@ template <int DIM, bool WIDE>
 static __device__ __forceinline__ void
 decode_compute(const struct decode_call *call, const struct call_shape *shape,
                const struct decode_work *work, const struct decode_memory<DIM, WIDE> *memory,
-               struct tile_queries<DIM, WIDE> *queries)
+               struct decode_queries<DIM, WIDE> *queries)
 {
     struct ring_place place = {0, 0};
-    int first_unit = work->begin / work->unit_tiles,
-        i = work->begin - first_unit * work->unit_tiles;
-    for (int n = *memory->n_dropped; n > 0; n--) {
-        barrier_wait(memory->full + 8 * place.stage, place.parity);
+    int n_left = work->n_tiles, tile = work->tile;
+    for (int n = *memory->n_dropped; n > 0; n--)
         leave_stage<DIM, WIDE>(call, memory, &place);
-    }
-    int n = work->end - work->begin;
-    for (int unit = first_unit; n > 0; unit++) {
-        struct tile_state<DIM, WIDE> state;
-        struct unit_blocks blocks = unit_blocks_of(work, unit);
-        int first = lane_query<DIM, WIDE>(call, unit);
-        if (unit > first_unit)
-            take_queries<DIM, WIDE>(queries, call, unit);
-        tile_start<DIM, WIDE>(&state);
-        for (; n > 0 && i < work->unit_tiles; n--, i++) {
+    for (int unit = work->unit; n_left > 0; unit++, tile = 0) {
+        struct decode_state<DIM, WIDE> state;
+        int n = min(n_left, work->unit_tiles - tile), first = lane_query<DIM, WIDE>(call, unit);
+        struct unit_blocks blocks = unit_blocks_of(call, work, unit, tile, n);
+        if (unit > work->unit)
+            take_queries<DIM, WIDE>(queries, call, lane_queries<DIM, WIDE>(call, unit));
+        decode_begin<DIM, WIDE>(&state);
+        n_left -= n;
+        for (; n > 0; n--, tile++) {
             int segment;
-            struct key_range keys = tile_keys(work, i, &segment);
+            struct key_range keys = decode_tile_keys(work, tile, &segment);
             uint32_t stage = shared_address(memory->stages) +
-                             (uint32_t)(place.stage * tile_layout<DIM>::STAGE_BYTES);
+                             (uint32_t)(place.stage * decode_layout<DIM>::STAGE_BYTES);
             barrier_wait(memory->full + 8 * place.stage, place.parity);
             compute_tile<DIM, WIDE>(call, shape, queries, &state, stage, keys, first);
             leave_stage<DIM, WIDE>(call, memory, &place);
         }
-        i = 0;
         finish_unit<DIM, WIDE>(call, memory, &state, unit, blocks);
+        if (n_left > 0)
+            barrier_arrive_written(memory->left);
     }
 }
 
@@ -240,9 +258,24 @@ static __device__ void count_rows(const struct decode_call *call, const struct c
 static __device__ void clear_out(const struct attention *att, int dim)
 {
     size_t n = (size_t)att->n_rows * (size_t)att->n_heads * (size_t)dim;
-    size_t step = (size_t)gridDim.x * COMPUTE_THREADS;
-    for (size_t i = (size_t)blockIdx.x * COMPUTE_THREADS + threadIdx.x; i < n; i += step)
+    size_t step = (size_t)gridDim.x * gridDim.y * COMPUTE_THREADS;
+    for (size_t i = (size_t)part_number() * COMPUTE_THREADS + threadIdx.x; i < n; i += step)
         att->out[i] = 0.0f;
+}
+
+/* By the copying warp, a barrier per lane. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void open_barriers(const struct decode_memory<DIM, WIDE> *memory,
+                                                     int n_stages)
+{
+    int lane = (int)threadIdx.x % WARP, stage = lane % MAX_STAGES;
+    if (lane < 2 * MAX_STAGES && stage < n_stages)
+        barrier_open((lane < MAX_STAGES ? memory->full : memory->empty) + 8 * stage,
+                     lane < MAX_STAGES ? (int)COPY_ARRIVALS : (int)COMPUTE_THREADS);
+    if (lane == 2 * MAX_STAGES)
+        barrier_open(memory->left, COMPUTE_THREADS);
+    barrier_publish();
+    __syncwarp();
 }
 
 /* What the copying warp does: its copies by the lengths as they stood are dropped if those were
@@ -253,6 +286,7 @@ static __device__ __forceinline__ void decode_copy(const struct decode_call *cal
 {
     struct decode_copier copier = {};
     copier.place.parity = 1; /* at first every stage is empty */
+    open_barriers<DIM, WIDE>(memory, call->n_stages);
     struct call_shape guess = call_shape(&call->att);
     struct decode_work work = decode_share(call, &guess);
     copier_start(&copier, call, &work);
@@ -271,7 +305,8 @@ static __device__ __forceinline__ void decode_copy(const struct decode_call *cal
     while (copier.n_left > 0)
         copier_next<DIM, WIDE>(&copier, call, &shape, &work, memory);
     /* The last block has the fewest tiles. */
-    if (call->att.counts && blockIdx.x == gridDim.x - 1 && threadIdx.x == COMPUTE_THREADS)
+    if (call->att.counts && part_number() == (int)(gridDim.x * gridDim.y) - 1 &&
+        threadIdx.x == COMPUTE_THREADS)
         count_rows(call, &shape);
 }
 
@@ -281,32 +316,23 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1)
 {
     extern __shared__ __align__(128) char decode_shared[];
     struct decode_memory<DIM, WIDE> memory = decode_carve<DIM, WIDE>(decode_shared, call.n_stages);
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < call.n_stages; i++) {
-            barrier_open(memory.full + 8 * i, COPY_ARRIVALS);
-            barrier_open(memory.empty + 8 * i, COMPUTE_THREADS);
-        }
-        barrier_publish();
-    }
-    __syncthreads();
     dependency_release();
     if ((int)threadIdx.x / WARP == DECODE_WARPS) {
         decode_copy<DIM, WIDE>(&call, &memory);
         return;
     }
-    struct tile_queries<DIM, WIDE> queries;
+    struct decode_queries<DIM, WIDE> queries;
     struct call_shape guess = call_shape(&call.att);
     struct decode_work work = decode_share(&call, &guess);
-    int unit = work.unit_tiles > 0 ? work.begin / work.unit_tiles : 0;
+    struct query_pair from = lane_queries<DIM, WIDE>(&call, work.unit);
     dependency_wait();
     struct call_shape shape = call_shape(&call.att);
-    take_queries<DIM, WIDE>(&queries, &call, min(unit, call.n_units - 1));
+    take_queries<DIM, WIDE>(&queries, &call, from);
     if (!call_shape_same(&shape, &guess)) {
         work = decode_share(&call, &shape);
-        unit = work.unit_tiles > 0 ? work.begin / work.unit_tiles : 0;
-        take_queries<DIM, WIDE>(&queries, &call, min(unit, call.n_units - 1));
+        take_queries<DIM, WIDE>(&queries, &call, lane_queries<DIM, WIDE>(&call, work.unit));
     }
-    __syncthreads(); /* n_dropped is there */
+    __syncthreads(); /* the barriers and n_dropped are there */
     if (work.unit_tiles == 0)
         clear_out(&call.att, DIM);
     else
@@ -315,17 +341,29 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1)
 
 /* --- The call --------------------------------------------------------------------------------- */
 
+/* Blocks per unit where that leaves few multiprocessors idle, which costs nothing, as the others
+ * can read as fast as memory gives; else 0. */
+static int own_blocks(const struct device *dev, int n_units)
+{
+    int n = dev->n_sms / n_units;
+    return n_units * n * 8 >= dev->n_sms * 7 ? n : 0;
+}
+
 template <int DIM, bool WIDE>
 static void decode_launch(struct device *dev, struct decode_call *call)
 {
     typedef decode_memory<DIM, WIDE> memory;
-    const size_t stage = tile_layout<DIM>::STAGE_BYTES;
-    size_t ring = dev->properties.sharedMemPerBlockOptin - memory::FIXED_BYTES;
-    if (ring > RING_BYTES)
-        ring = RING_BYTES;
-    size_t n_stages = ring / stage;
+    const size_t stage = decode_layout<DIM>::STAGE_BYTES;
+    size_t n_stages = RING_BYTES / stage;
+    if (n_stages < MIN_STAGES)
+        n_stages = MIN_STAGES;
     if (n_stages > MAX_STAGES)
         n_stages = MAX_STAGES;
+    while (n_stages * stage + memory::FIXED_BYTES > dev->properties.sharedMemPerBlockOptin)
+        n_stages--; /* wide rows on a small device */
+    call->unit_blocks = own_blocks(dev, call->n_units);
+    dim3 grid(call->unit_blocks > 0 ? call->unit_blocks : dev->n_sms,
+              call->unit_blocks > 0 ? call->n_units : 1);
     size_t n_slots = (size_t)dev->n_sms + (size_t)call->n_units;
     size_t n_parts = n_slots * memory::QUERIES;
     call->n_stages = (int)n_stages;
@@ -338,8 +376,7 @@ static void decode_launch(struct device *dev, struct decode_call *call)
     call->part_sum = (float2 *)(call->part_out + n_parts * DIM);
     size_t n_shared = cuda_one_per_sm(dev, n_stages * stage + memory::FIXED_BYTES);
     cuda_allow_shared(dev, decode_kernel<DIM, WIDE>, n_shared);
-    cuda_launch(dev, decode_kernel<DIM, WIDE>, dim3((unsigned)dev->n_sms), dim3(DECODE_THREADS),
-                n_shared, *call);
+    cuda_launch(dev, decode_kernel<DIM, WIDE>, grid, dim3(DECODE_THREADS), n_shared, *call);
 }
 
 /* A wide tile has too many registers at 256 dimensions, and rounds its weights. */

@@ -9,10 +9,10 @@
  * product per 8 dimensions.
  *
  * A stage holds the rows of K, then those of V, without padding, so that each comes in one piece
- * (copy_ring.cuh).  Warp w has keys 16 w .. 16 w + 15 in two matrices j of 8, and reads their rows
- * as shares, in whose order of dimensions the queries are laid out.  Of V the product needs pairs
- * of keys: each word of a share, over the warp, is an 8 x 8 matrix of keys and dimensions, which is
- * transposed.
+ * (copy_ring.cuh).  Warp w has keys 16 w .. 16 w + 15 in two matrices j of 8, and reads
+ * their rows as shares, in whose order of dimensions the queries are laid out.  Of V the product
+ * needs pairs of keys: each word of a share, over the warp, is an 8 x 8 matrix of keys and
+ * dimensions, which is transposed.
  *
  * In a warp g = lane / 4 and t = lane % 4: a lane has scores of query g (and g + 8 in a wide tile)
  * with keys 2t and 2t + 1 of both matrices, and of these queries' out dimensions share_dim(w, t)
@@ -30,28 +30,28 @@ enum {
     COMPUTE_THREADS = DECODE_WARPS * WARP,
     DECODE_THREADS = COMPUTE_THREADS + WARP,
     WARP_KEYS = 16,
-    TILE_KEYS = WARP_KEYS * DECODE_WARPS,
+    DECODE_KEYS = WARP_KEYS * DECODE_WARPS,
     NARROW_QUERIES = 8,
     WIDE_QUERIES = 16
 };
 
-template <int DIM> struct tile_layout {
+template <int DIM> struct decode_layout {
     enum {
         ROW_BYTES = 2 * DIM,
-        V_BYTES = TILE_KEYS * ROW_BYTES, /* from K to V */
+        V_BYTES = DECODE_KEYS * ROW_BYTES, /* from K to V */
         STAGE_BYTES = 2 * V_BYTES,
         PART = DIM <= 128 ? DIM : 64, /* dimensions whose shares are in registers at once */
         WORDS = PART / 8
     };
 };
 
-/* Starts copying the rows of n keys, 1 to TILE_KEYS, from k and v into a stage; by a whole warp.
+/* Starts copying the rows of n keys, 1 to DECODE_KEYS, from k and v into a stage; by a whole warp.
  * Missing keys' rows stay as they are. */
 template <int DIM>
-static __device__ __forceinline__ void tile_copy(uint32_t stage, const char *k, const char *v,
-                                                 int n, uint32_t barrier)
+static __device__ __forceinline__ void decode_copy_tile(uint32_t stage, const char *k,
+                                                        const char *v, int n, uint32_t barrier)
 {
-    typedef tile_layout<DIM> layout;
+    typedef decode_layout<DIM> layout;
     copy_expect(barrier, 2 * n * layout::ROW_BYTES);
     copy_rows(stage, k, n * layout::ROW_BYTES, barrier);
     copy_rows(stage + layout::V_BYTES, v, n * layout::ROW_BYTES, barrier);
@@ -61,46 +61,46 @@ static __device__ __forceinline__ void tile_copy(uint32_t stage, const char *k, 
 /* --- A warp's part of a tile ------------------------------------------------------------------ */
 
 /* Queries of a unit, scaled for powers of two.  low: of a wide tile. */
-template <int DIM, bool WIDE> struct tile_queries {
+template <int DIM, bool WIDE> struct decode_queries {
     uint32_t high[DIM / 16][4], low[WIDE ? DIM / 16 : 1][4];
 };
 
 /* What a warp has of its queries: queries g and, in a wide tile, g + 8.  A narrow tile's acc has in
  * [2], [3] what the rest of p adds to [0], [1]. */
-template <int DIM, bool WIDE> struct tile_state {
+template <int DIM, bool WIDE> struct decode_state {
     float acc[DIM / 8][4];
     float max[1 + WIDE];
     float sum[1 + WIDE]; /* over this lane's keys alone */
 };
 
 /* Scores, then weights: [query g + 8 r][matrix j][key 2t + e]. */
-template <bool WIDE> struct tile_scores {
+template <bool WIDE> struct decode_scores {
     float z[1 + WIDE][2][2];
 };
 
 /* What a lane reads of a warp's keys: of key g of matrix j. */
-template <int DIM> struct tile_shares {
-    uint32_t word[2][tile_layout<DIM>::WORDS];
+template <int DIM> struct decode_shares {
+    uint32_t word[2][decode_layout<DIM>::WORDS];
 };
 
 /* Number in the tile of key e of matrix j. */
-static __device__ __forceinline__ int tile_key(int warp, int j, int e)
+static __device__ __forceinline__ int decode_key(int warp, int j, int e)
 {
     return WARP_KEYS * warp + 8 * j + e;
 }
 
 /* Where a lane's first row begins, from the stage's begin; its other one is 8 rows on. */
-template <int DIM> static __device__ __forceinline__ uint32_t tile_row(int warp, int lane)
+template <int DIM> static __device__ __forceinline__ uint32_t decode_row(int warp, int lane)
 {
-    return (uint32_t)(tile_key(warp, 0, lane / 4) * tile_layout<DIM>::ROW_BYTES);
+    return (uint32_t)(decode_key(warp, 0, lane / 4) * decode_layout<DIM>::ROW_BYTES);
 }
 
 /* Part number `part` of the lane's rows.   rows: the lane's first, of K or V */
 template <int DIM>
-static __device__ __forceinline__ void tile_load(struct tile_shares<DIM> *to, uint32_t rows,
-                                                 int part, int lane)
+static __device__ __forceinline__ void decode_load(struct decode_shares<DIM> *to, uint32_t rows,
+                                                   int part, int lane)
 {
-    typedef tile_layout<DIM> layout;
+    typedef decode_layout<DIM> layout;
 #pragma unroll
     for (int j = 0; j < 2; j++)
         load_share<DIM, layout::PART>(
@@ -110,9 +110,9 @@ static __device__ __forceinline__ void tile_load(struct tile_shares<DIM> *to, ui
 
 /* q0, q1 [DIM]: queries g and g + 8; NULL: none (zeros), as q1 is for a narrow tile. */
 template <int DIM, bool WIDE>
-static __device__ __forceinline__ void tile_take_queries(struct tile_queries<DIM, WIDE> *to,
-                                                         const float *q0, const float *q1,
-                                                         float scale, int lane)
+static __device__ __forceinline__ void decode_take_queries(struct decode_queries<DIM, WIDE> *to,
+                                                           const float *q0, const float *q1,
+                                                           float scale, int lane)
 {
     float4 x[DIM / 16], y[WIDE ? DIM / 16 : 1];
     scale *= DECODE_LOG2_E;
@@ -143,7 +143,7 @@ static __device__ __forceinline__ void tile_take_queries(struct tile_queries<DIM
 }
 
 template <int DIM, bool WIDE>
-static __device__ __forceinline__ void tile_start(struct tile_state<DIM, WIDE> *state)
+static __device__ __forceinline__ void decode_begin(struct decode_state<DIM, WIDE> *state)
 {
 #pragma unroll
     for (int i = 0; i < DIM / 8; i++)
@@ -157,45 +157,68 @@ static __device__ __forceinline__ void tile_start(struct tile_state<DIM, WIDE> *
     }
 }
 
-/* rows: the lane's first of K. */
+/* Products of queries with keys as they add up: [chain][j], two sums each, so that products wait
+ * less for another. */
+struct decode_products {
+    float s[2][2][4];
+};
+
+/* Adds those of part number `part` of the lane's rows of K. */
 template <int DIM, bool WIDE>
-static __device__ __forceinline__ void tile_score(struct tile_scores<WIDE> *to,
-                                                  const struct tile_queries<DIM, WIDE> *q,
-                                                  uint32_t rows, int lane)
+static __device__ __forceinline__ void decode_multiply(struct decode_products *to,
+                                                       const struct decode_queries<DIM, WIDE> *q,
+                                                       const struct decode_shares<DIM> *k, int part)
 {
-    typedef tile_layout<DIM> layout;
-    float s[2][2][4] = {}; /* [chain][j]: two sums each, so that products wait less for another */
+    typedef decode_layout<DIM> layout;
 #pragma unroll
-    for (int part = 0; part < DIM / layout::PART; part++) {
-        struct tile_shares<DIM> k;
-        tile_load<DIM>(&k, rows, part, lane);
+    for (int m = 0; m < layout::PART / 16; m++) {
+        int i = part * (layout::PART / 16) + m;
 #pragma unroll
-        for (int m = 0; m < layout::PART / 16; m++) {
-            int i = part * (layout::PART / 16) + m;
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                multiply_add(s[m % 2][j], q->high[i], k.word[j] + 2 * m);
-                if (WIDE)
-                    multiply_add(s[m % 2][j], q->low[WIDE ? i : 0], k.word[j] + 2 * m);
-            }
+        for (int j = 0; j < 2; j++) {
+            multiply_add(to->s[m % 2][j], q->high[i], k->word[j] + 2 * m);
+            if (WIDE)
+                multiply_add(to->s[m % 2][j], q->low[WIDE ? i : 0], k->word[j] + 2 * m);
         }
     }
+}
+
+template <bool WIDE>
+static __device__ __forceinline__ void decode_sum_products(struct decode_scores<WIDE> *to,
+                                                           const struct decode_products *from)
+{
 #pragma unroll
     for (int j = 0; j < 2; j++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            float first = s[0][j][e] + s[1][j][e], second = s[0][j][e + 2] + s[1][j][e + 2];
+            float first = from->s[0][j][e] + from->s[1][j][e];
+            float second = from->s[0][j][e + 2] + from->s[1][j][e + 2];
             to->z[0][j][e] = WIDE ? first : first + second;
             if (WIDE)
                 to->z[WIDE][j][e] = second;
         }
 }
 
+/* rows: the lane's first of K. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void decode_score(struct decode_scores<WIDE> *to,
+                                                    const struct decode_queries<DIM, WIDE> *q,
+                                                    uint32_t rows, int lane)
+{
+    struct decode_products products = {};
+#pragma unroll
+    for (int part = 0; part < DIM / decode_layout<DIM>::PART; part++) {
+        struct decode_shares<DIM> k;
+        decode_load<DIM>(&k, rows, part, lane);
+        decode_multiply<DIM, WIDE>(&products, q, &k, part);
+    }
+    decode_sum_products<WIDE>(to, &products);
+}
+
 /* Raises the maxima to these scores, scales what was summed before, and turns the scores into
  * weights 2^(z - max), whose sums it adds. */
 template <int DIM, bool WIDE>
-static __device__ __forceinline__ void tile_soften(struct tile_state<DIM, WIDE> *state,
-                                                   struct tile_scores<WIDE> *scores)
+static __device__ __forceinline__ void decode_soften(struct decode_state<DIM, WIDE> *state,
+                                                     struct decode_scores<WIDE> *scores)
 {
     float factor[2] = {1.0f, 1.0f};
     bool raised = false;
@@ -227,16 +250,11 @@ static __device__ __forceinline__ void tile_soften(struct tile_state<DIM, WIDE> 
             state->acc[i][e] *= factor[WIDE ? e / 2 : 0];
 }
 
-/* acc += p V.   first: part 0 of V;  rows: the lane's first row of V;  n_keys of the tile are
- * there: rows of others may be no numbers, which even a weight of 0 would let through. */
-template <int DIM, bool WIDE>
-static __device__ __forceinline__ void
-tile_accumulate(struct tile_state<DIM, WIDE> *state, const struct tile_scores<WIDE> *weights,
-                const struct tile_shares<DIM> *first, uint32_t rows, int n_keys, int warp, int lane)
+/* The weights as fragments: those of a narrow tile with what bf16 leaves of them in rows g + 8. */
+template <bool WIDE>
+static __device__ __forceinline__ void decode_weights(uint32_t p[4],
+                                                      const struct decode_scores<WIDE> *weights)
 {
-    typedef tile_layout<DIM> layout;
-    uint32_t p[4];
-    bool there[2] = {tile_key(warp, 0, lane / 4) < n_keys, tile_key(warp, 1, lane / 4) < n_keys};
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         const float *w = weights->z[0][j];
@@ -247,19 +265,43 @@ tile_accumulate(struct tile_state<DIM, WIDE> *state, const struct tile_scores<WI
             split_bf16(w[0], w[1], &p[2 * j], &p[2 * j + 1]);
         }
     }
+}
+
+/* acc += p V, of part number `part` of the lane's rows of V.  there: the lane's key of matrix j is;
+ * rows of others may be no numbers, which even a weight of 0 would let through. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void
+decode_add(struct decode_state<DIM, WIDE> *state, const uint32_t p[4],
+           const struct decode_shares<DIM> *v, int part, const bool there[2])
+{
+    typedef decode_layout<DIM> layout;
 #pragma unroll
-    for (int part = 0; part < DIM / layout::PART; part++) {
-        struct tile_shares<DIM> v = *first;
-        if (part > 0)
-            tile_load<DIM>(&v, rows, part, lane);
+    for (int w = 0; w < layout::WORDS; w++) {
+        uint32_t b[2];
 #pragma unroll
-        for (int w = 0; w < layout::WORDS; w++) {
-            uint32_t b[2];
+        for (int j = 0; j < 2; j++)
+            b[j] = transpose_matrix(there[j] ? v->word[j][w] : 0);
+        multiply_add(state->acc[part * layout::WORDS + w], p, b);
+    }
+}
+
+/* first: part 0 of V;  rows: the lane's first row of V;  n_keys of the tile are there. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void
+decode_accumulate(struct decode_state<DIM, WIDE> *state, const struct decode_scores<WIDE> *weights,
+                  const struct decode_shares<DIM> *first, uint32_t rows, int n_keys, int warp,
+                  int lane)
+{
+    uint32_t p[4];
+    bool there[2] = {decode_key(warp, 0, lane / 4) < n_keys,
+                     decode_key(warp, 1, lane / 4) < n_keys};
+    decode_weights<WIDE>(p, weights);
+    decode_add<DIM, WIDE>(state, p, first, 0, there);
 #pragma unroll
-            for (int j = 0; j < 2; j++)
-                b[j] = transpose_matrix(there[j] ? v.word[j][w] : 0);
-            multiply_add(state->acc[part * layout::WORDS + w], p, b);
-        }
+    for (int part = 1; part < DIM / decode_layout<DIM>::PART; part++) {
+        struct decode_shares<DIM> v;
+        decode_load<DIM>(&v, rows, part, lane);
+        decode_add<DIM, WIDE>(state, p, &v, part, there);
     }
 }
 

@@ -7,11 +7,12 @@
 #include "kernels/cuda/selection.cuh"
 
 enum {
-    RING_BYTES = 100 * 1024, /* of copies under way; leaves room for the next kernel's blocks */
+    RING_BYTES = 96 * 1024, /* of copies under way; leaves room for the next kernel's blocks */
+    MIN_STAGES = 3,
     MAX_STAGES = 8,
-    MAX_QUERIES = 16,   /* of a KV head, if there is more than one row */
-    SOLO_TILES = 4,     /* so short a unit is one block's work: merging would cost more */
-    MERGE_BATCH = 20,   /* parts that are read at once: as many as 8 KV heads have on 132 blocks */
+    MAX_QUERIES = 16, /* of a KV head, if there is more than one row */
+    SOLO_TILES = 4,   /* so short a unit is one block's work: merging would cost more */
+    MERGE_BATCH = 16, /* parts that are read at once: as many blocks as 8 units have each on 132 */
     COMPUTE_BARRIER = 1 /* of bar.sync; 0 is __syncthreads */
 };
 
@@ -23,13 +24,15 @@ struct decode_call {
     int n_queries;  /* of a KV head: n_rows * group; query i is row i / group, head i % group */
     int head_units; /* units per KV head */
     int n_units;
+    int unit_blocks; /* that share a unit, each with no other; 0: all share all units evenly */
     int n_stages;
     float *part_out;   /* [n_blocks + n_units, queries of a unit, DIM] */
     float2 *part_sum;  /* [n_blocks + n_units, queries of a unit] max and sum */
     uint32_t *tickets; /* [n_units] */
 };
 
-/* The shared memory of a block; [W] is DECODE_WARPS, [Q] the queries of a tile. */
+/* The shared memory of a block; [W] is DECODE_WARPS, [Q] the queries of a tile.  What the warps
+ * have of a unit lies where its tiles were. */
 template <int DIM, bool WIDE> struct decode_memory {
     enum {
         QUERIES = WIDE ? WIDE_QUERIES : NARROW_QUERIES,
@@ -37,14 +40,15 @@ template <int DIM, bool WIDE> struct decode_memory {
         OUT_PITCH = DIM + 4,
         OUT_BYTES = DECODE_WARPS * QUERIES * OUT_PITCH * 4,
         SUM_BYTES = DECODE_WARPS * QUERIES * 8,
-        BARRIER_BYTES = 2 * MAX_STAGES * 8,
-        FIXED_BYTES = OUT_BYTES + SUM_BYTES + BARRIER_BYTES + 16
+        BARRIER_BYTES = (2 * MAX_STAGES + 1) * 8,
+        FIXED_BYTES = BARRIER_BYTES + 8
     };
     char *stages;   /* [n_stages, STAGE_BYTES] */
     float *out;     /* [W, Q, OUT_PITCH] */
     float2 *sum;    /* [W, Q] max and sum */
     uint32_t full;  /* [MAX_STAGES] barriers: the copies are there */
     uint32_t empty; /* [MAX_STAGES] barriers: every computing thread has done with the stage */
+    uint32_t left;  /* a barrier: a unit is finished, its tiles' place free */
     int *is_last;
     int *n_dropped; /* stages that were filled for nothing at first */
 };
@@ -54,14 +58,16 @@ static __device__ __forceinline__ struct decode_memory<DIM, WIDE> decode_carve(c
                                                                                int n_stages) {
     typedef decode_memory<DIM, WIDE> memory;
     memory m;
+    static_assert(memory::OUT_BYTES + memory::SUM_BYTES <=
+                      (DIM > 128 ? 1 : MIN_STAGES) * decode_layout<DIM>::STAGE_BYTES,
+                  "the stages have room for what the warps have");
     m.stages = p;
-    p += (size_t)n_stages * tile_layout<DIM>::STAGE_BYTES;
     m.out = (float *)p;
-    p += memory::OUT_BYTES;
-    m.sum = (float2 *)p;
-    p += memory::SUM_BYTES;
+    m.sum = (float2 *)(p + memory::OUT_BYTES);
+    p += (size_t)n_stages * decode_layout<DIM>::STAGE_BYTES;
     m.full = shared_address(p);
     m.empty = m.full + MAX_STAGES * 8;
+    m.left = m.empty + MAX_STAGES * 8;
     m.is_last = (int *)(p + memory::BARRIER_BYTES);
     m.n_dropped = m.is_last + 1;
     return m;
@@ -78,8 +84,11 @@ struct decode_work {
     struct key_range piece[N_PIECES]; /* keys, by number; ascending */
     int first_tile[N_PIECES];         /* of a piece; no tile straddles two */
     int unit_tiles;
-    int begin, end;   /* this block's tiles; tile i is tile i % unit_tiles of unit i / unit_tiles */
-    int share, extra; /* the first `extra` blocks have share + 1 tiles, the others share */
+    int unit, tile; /* this block's first tile, the unit's number `tile` */
+    int n_tiles;    /* of this block, which may go on in the units that follow */
+    /* Of tiles laid end to end: the first `extra` blocks have share + 1, the others share.  Where
+     * units have blocks of their own these are the unit's, of which n_blocks have tiles. */
+    int share, extra, n_blocks;
 };
 
 /* The keys that the call reads: what any row sees or, if a plan chooses, its ranges for the one row
@@ -116,22 +125,29 @@ static __device__ __forceinline__ struct decode_work decode_share(const struct d
         piece->begin = tail ? max(from.begin, shape->n_context) : from.begin;
         piece->end = max(tail ? from.end : min(from.end, shape->n_context), piece->begin);
         work.first_tile[p] = work.unit_tiles;
-        work.unit_tiles += (piece->end - piece->begin + TILE_KEYS - 1) / TILE_KEYS;
+        work.unit_tiles += (piece->end - piece->begin + DECODE_KEYS - 1) / DECODE_KEYS;
     }
-    /* Short units are shared out whole. */
-    int piece = work.unit_tiles <= SOLO_TILES ? work.unit_tiles : 1;
-    unsigned n = (unsigned)call->n_units * (piece == 1 ? (unsigned)work.unit_tiles : 1u);
+    bool own = call->unit_blocks > 0, solo = work.unit_tiles <= SOLO_TILES;
+    int piece = solo ? work.unit_tiles : 1;            /* short units are shared out whole */
+    unsigned n = solo ? 1 : (unsigned)work.unit_tiles; /* pieces of a unit */
     int block = (int)blockIdx.x;
-    work.share = (int)(n / gridDim.x);
-    work.extra = (int)(n % gridDim.x);
-    work.begin = (block * work.share + min(block, work.extra)) * piece;
-    work.end = work.begin + (work.share + (block < work.extra)) * piece;
+    work.n_blocks = own ? min((int)n, call->unit_blocks) : (int)gridDim.x;
+    n *= own ? 1 : (unsigned)call->n_units;
+    work.share = (int)(n / (unsigned)work.n_blocks);
+    work.extra = (int)n - work.share * work.n_blocks;
+    work.n_tiles = block < work.n_blocks ? (work.share + (block < work.extra)) * piece : 0;
+    work.unit = (int)blockIdx.y;
+    work.tile = (block * work.share + min(block, work.extra)) * piece;
+    if (!own && work.unit_tiles > 0) {
+        work.unit = work.tile / work.unit_tiles;
+        work.tile -= work.unit * work.unit_tiles;
+    }
     return work;
 }
 
 /* The keys of tile i of a unit, which lie in one segment. */
-static __device__ __forceinline__ struct key_range tile_keys(const struct decode_work *work, int i,
-                                                             int *segment)
+static __device__ __forceinline__ struct key_range decode_tile_keys(const struct decode_work *work,
+                                                                    int i, int *segment)
 {
     struct key_range keys = work->piece[0];
     int first = 0;
@@ -143,8 +159,8 @@ static __device__ __forceinline__ struct key_range tile_keys(const struct decode
             first = work->first_tile[p];
             *segment = p % (int)KV_SEGMENTS;
         }
-    keys.begin += (i - first) * TILE_KEYS;
-    keys.end = min(keys.begin + TILE_KEYS, keys.end);
+    keys.begin += (i - first) * DECODE_KEYS;
+    keys.end = min(keys.begin + DECODE_KEYS, keys.end);
     return keys;
 }
 
@@ -154,7 +170,14 @@ static __device__ __forceinline__ int unit_kv_head(const struct decode_call *cal
     return call->head_units == 1 ? unit : unit / call->head_units;
 }
 
-/* The block that has tile i, where units are not shared out whole. */
+/* The first of a unit's queries, by number in its KV head. */
+static __device__ __forceinline__ int unit_query(const struct decode_call *call, int unit,
+                                                 int n_queries)
+{
+    return call->head_units == 1 ? 0 : unit % call->head_units * n_queries;
+}
+
+/* The block that has tile i of all, where units are not shared out whole. */
 static __device__ __forceinline__ int block_of_tile(const struct decode_work *work, int i)
 {
     int first = work->extra * (work->share + 1);
@@ -172,13 +195,27 @@ struct unit_blocks {
     int first, n;
 };
 
-static __device__ __forceinline__ struct unit_blocks unit_blocks_of(const struct decode_work *work,
-                                                                    int unit)
+/* This block's number among all; grid (blocks of a unit, units), or (blocks, 1) where they share.
+ */
+static __device__ __forceinline__ int part_number(void)
 {
+    return (int)(blockIdx.y * gridDim.x + blockIdx.x);
+}
+
+/* n_before, n: tiles of the unit before this block's and this block's. */
+static __device__ __forceinline__ struct unit_blocks unit_blocks_of(const struct decode_call *call,
+                                                                    const struct decode_work *work,
+                                                                    int unit, int n_before, int n)
+{
+    struct unit_blocks blocks = {part_number(), 1};
     int begin = unit * work->unit_tiles, end = begin + work->unit_tiles;
-    struct unit_blocks blocks = {(int)blockIdx.x, 1};
-    if (begin >= work->begin && end <= work->end)
+    if (n_before == 0 && n == work->unit_tiles)
         return blocks;
+    if (call->unit_blocks > 0) {
+        blocks.first = unit * call->unit_blocks;
+        blocks.n = work->n_blocks;
+        return blocks;
+    }
     blocks.first = block_of_tile(work, begin);
     blocks.n = block_of_tile(work, end - 1) - blocks.first + 1;
     return blocks;
@@ -237,10 +274,11 @@ static __device__ __forceinline__ void write_out(const struct decode_call *call,
 /* Lays down what a warp has of the unit's n queries. */
 template <int DIM, bool WIDE>
 static __device__ __forceinline__ void store_warp(const struct decode_memory<DIM, WIDE> *memory,
-                                                  struct tile_state<DIM, WIDE> *state, int n)
+                                                  struct decode_state<DIM, WIDE> *state, int n)
 {
     typedef struct decode_memory<DIM, WIDE> layout;
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, t = lane % 4;
+    compute_sync(); /* the other warps' last tiles lie there */
 #pragma unroll
     for (int r = 0; r < 1 + WIDE; r++) {
         float sum = state->sum[r];
@@ -326,11 +364,11 @@ static __device__ __forceinline__ struct decode_sum merge_parts(const struct dec
 template <int DIM, bool WIDE>
 static __device__ __forceinline__ void
 finish_unit(const struct decode_call *call, const struct decode_memory<DIM, WIDE> *memory,
-            struct tile_state<DIM, WIDE> *state, int unit, struct unit_blocks blocks)
+            struct decode_state<DIM, WIDE> *state, int unit, struct unit_blocks blocks)
 {
     typedef struct decode_memory<DIM, WIDE> layout;
     int kv_head = unit_kv_head(call, unit);
-    int first_query = unit % call->head_units * layout::QUERIES;
+    int first_query = unit_query(call, unit, layout::QUERIES);
     int n = min((int)layout::QUERIES, call->n_queries - first_query);
     store_warp<DIM, WIDE>(memory, state, n);
     compute_sync();
@@ -342,7 +380,7 @@ finish_unit(const struct decode_call *call, const struct decode_memory<DIM, WIDE
             continue;
         }
         /* block + unit: no two blocks' parts share a slot, a unit's parts lie side by side. */
-        size_t at = (size_t)((int)blockIdx.x + unit) * layout::QUERIES + (size_t)query;
+        size_t at = (size_t)(part_number() + unit) * layout::QUERIES + (size_t)query;
         *(float4 *)(call->part_out + at * DIM + d) = sum.out;
         if (d == 0)
             call->part_sum[at] = make_float2(sum.max, sum.sum);

@@ -32,6 +32,15 @@ static __device__ __forceinline__ void barrier_arrive(uint32_t barrier)
                  : "memory");
 }
 
+/* The same after ordinary writes to where the copy engine will write next. */
+static __device__ __forceinline__ void barrier_arrive_written(uint32_t barrier)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+    barrier_arrive(barrier);
+}
+
 /* Waits for the end of the phase of this parity.  A new barrier is in phase 0; the one before, of
  * parity 1, counts as ended. */
 static __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity)
@@ -72,6 +81,28 @@ static __device__ __forceinline__ void copy_expect(uint32_t barrier, int n_bytes
                      : "memory");
 }
 
+/* How the second-level cache treats what is copied: what is read once may make room first. */
+static __device__ __forceinline__ uint64_t copy_policy(bool read_once)
+{
+    uint64_t policy;
+    if (read_once)
+        asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    else
+        asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+/* copy_rows by a policy. */
+static __device__ __forceinline__ void copy_rows_by(uint32_t to, const void *from, int n_bytes,
+                                                    uint32_t barrier, uint64_t policy)
+{
+    if (threadIdx.x % WARP == 0)
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+                     ".L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+                     "l"(from), "r"(n_bytes), "r"(barrier), "l"(policy)
+                     : "memory");
+}
+
 /* Starts copying n_bytes, a multiple of 16 as both addresses are; after copy_expect, by the whole
  * warp. */
 static __device__ __forceinline__ void copy_rows(uint32_t to, const void *from, int n_bytes,
@@ -103,6 +134,17 @@ static __device__ __forceinline__ void copy_rows(uint32_t to, const void *from, 
 #pragma unroll 8
     for (int at = (int)threadIdx.x % WARP * 16; at < n_bytes; at += WARP * 16)
         copy_async_16(to + (uint32_t)at, (const char *)from + at, true);
+}
+
+static __device__ __forceinline__ uint64_t copy_policy(bool)
+{
+    return 0;
+}
+
+static __device__ __forceinline__ void copy_rows_by(uint32_t to, const void *from, int n_bytes,
+                                                    uint32_t barrier, uint64_t)
+{
+    copy_rows(to, from, n_bytes, barrier);
 }
 
 /* Arrives once this thread's copies are there. */

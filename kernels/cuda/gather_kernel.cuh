@@ -6,28 +6,36 @@
  * its warps in turn.  Lengths are known on the device alone, so every warp works the division out
  * for itself.  An item of several blocks is put together from their parts by the last of them.
  *
- * A short call is mostly waiting: for the operation before, then for the first keys.  So a block
- * that starts early resolves the plan by the lengths as they stand and, where no lists matter, lets
- * its first keys come into L2, and only then waits. */
+ * A short call is mostly waiting.  So a block that starts early resolves the plan by the lengths as
+ * they stand, and only then waits. */
 #ifndef ATTNSCOPE_KERNELS_CUDA_GATHER_KERNEL_CUH
 #define ATTNSCOPE_KERNELS_CUDA_GATHER_KERNEL_CUH
 
 #include "kernels/cuda/attention_gather.cuh"
 #include "kernels/cuda/gather_join.cuh"
+#include "kernels/cuda/gather_list.cuh"
+#include "kernels/cuda/gather_marks.cuh"
 #include "kernels/cuda/gather_tile.cuh"
 
 enum {
-    GATHER_WARPS = 8, /* most warps of a block */
-    MIN_STAGES = 3,
-    GATHER_ITEMS = 32, /* most items that share out the blocks; a lane each divides them */
-    EARLY_TILES = 16   /* of a block, whose rows are asked for before its turn */
+    RING_WARPS = 8,  /* most warps of a block that copies rows into rings */
+    LIST_WARPS = 8, /* of one that reads them where they lie */
+    GATHER_WARPS = LIST_WARPS,
+    RING_STAGES = 3,  /* least */
+    GATHER_ITEMS = 32 /* most items that share out the blocks; a lane each divides them */
 };
 
-/* A block's tiles [begin, end) of its item, which has n_blocks blocks from first_block on. */
-struct gather_share {
-    struct gather_item item;
-    int begin, end;
-    int first_block, n_blocks; /* 0: the block has nothing to do */
+/* Whether rows go through registers alone, and how a block is made accordingly. */
+template <int DIM, bool PROBE> struct gather_way {
+    enum {
+        LISTS = !PROBE && DIM <= LIST_MAX_DIM,
+        WARPS = LISTS ? LIST_WARPS : RING_WARPS,
+        OUT_BYTES = TILE_HEADS * (DIM + 4) * 4 /* of a warp: its heads' sums */
+    };
+    static __host__ __device__ size_t warp_bytes(int n_stages)
+    {
+        return LISTS ? (size_t)OUT_BYTES : (size_t)n_stages * tile_layout<DIM>::STAGE_BYTES;
+    }
 };
 
 struct gather_shared {
@@ -138,107 +146,14 @@ static __device__ __forceinline__ void gather_count_items(const struct gather_jo
     gather_count(job, &plan, &item, n_list);
 }
 
-/* --- Before the call's turn --------------------------------------------------------------- */
-
-/* Lets the first tiles of the block's share, all in ranges, come into L2, as far as the lengths,
- * which may be another cache's, make sense.  Lane l < 16 of any warp has K of a tile, lane l + 16
- * V. */
-template <int DIM>
-static __device__ __forceinline__ void
-gather_prefetch(const struct gather_job *job, const struct call_shape *shape,
-                const struct gather_share *share, int warp, int n_warps, int lane)
-{
-    const struct gather_item *item = &share->item;
-    const struct kv_layer *kv = &job->att.kv;
-    int part = lane % 16 * n_warps + warp, tile = share->begin + part, at = tile * TILE_ROWS;
-    if (share->n_blocks == 0 || part >= EARLY_TILES || tile >= share->end || at >= item->n_ranged)
-        return;
-    int key = gather_ranged_key(item, at);
-    int segment = key < shape->n_context ? KV_CONTEXT : KV_TAIL;
-    int row = segment == KV_CONTEXT ? key : key - shape->n_context;
-    int end = at < item->n_first ? item->n_first : item->n_ranged; /* of the range */
-    int n_rows = min(min(end - at, (int)TILE_ROWS), kv->capacity[segment] - row);
-    if (row < 0 || n_rows <= 0)
-        return;
-    size_t from = (size_t)item->kv_head * (size_t)kv->capacity[segment] + (size_t)row;
-    const void *rows = lane < 16 ? kv->k[segment] : kv->v[segment];
-    prefetch_bulk((const char *)rows + from * tile_layout<DIM>::ROW_BYTES,
-                  n_rows * tile_layout<DIM>::ROW_BYTES);
-}
-
 /* --- Marks ------------------------------------------------------------------------------- */
-
-/* What a warp knows of its item's keys, beside the rows. */
-struct gather_keys {
-    struct gather_item item;
-    int limit;                 /* the block's keys end here */
-    uint32_t all_heads;        /* bits in an entry */
-    const uint32_t *list;      /* at a key's number: ranges are before it */
-    const uint8_t *list_drawn; /* the same, or NULL: none is drawn */
-    /* probe */
-    const uint32_t *bitmaps[2]; /* of head lane % TILE_HEADS, or NULL */
-    int n_words;                /* that may be looked at */
-};
-
-/* Of one tile: what lane r % 16 knows of row r; extra: bits of the heads that drew it, or, for the
- * probe, bits of the rows that head r % 8 has selected. */
-struct gather_mark {
-    uint32_t entry, extra;
-};
-
-template <bool PROBE>
-static __device__ __forceinline__ struct gather_keys
-gather_keys_of(const struct gather_job *job, const struct gather_share *share, int lane)
-{
-    const struct selection *sel = &job->sel;
-    const struct gather_item *item = &share->item;
-    struct gather_keys keys = {};
-    keys.item = *item;
-    keys.limit = min(item->n_keys, share->end * TILE_ROWS);
-    keys.all_heads = ((1u << sel->union_heads) - 1) << KEY_BITS;
-    if (!PROBE) {
-        long long at = (long long)item->index * (long long)sel->stride - item->n_ranged;
-        keys.list = sel->list + at;
-        keys.list_drawn = sel->sampled ? sel->list_drawn + at : NULL;
-    } else if (sel->listed && !item->full && lane % TILE_HEADS < sel->union_heads) {
-        size_t word =
-            selected_slot(sel, item->row, item->first_head + lane % TILE_HEADS) * sel->n_words;
-        keys.n_words = item->position / 32 + 1; /* row_words */
-        keys.bitmaps[0] = sel->taken + word;
-        keys.bitmaps[1] = (sel->sampled ? sel->drawn : sel->taken) + word;
-    }
-    return keys;
-}
-
-/* Bits of keys key .. key + 15 that a bitmap has. */
-static __device__ __forceinline__ uint32_t tile_bitmap_bits(const uint32_t *bitmap, int key,
-                                                            int n_words)
-{
-    int word = key / 32;
-    uint32_t low = bitmap[word], high = word + 1 < n_words ? bitmap[word + 1] : 0;
-    return __funnelshift_r(low, high, key % 32) & 0xffff;
-}
-
-/* Bits of keys key .. key + 15 that a range has. */
-static __device__ __forceinline__ uint32_t tile_range_bits(struct key_range range, int key)
-{
-    return range_bits(0, range.begin - key, range.end - key) & 0xffff;
-}
 
 template <bool PROBE>
 static __device__ __forceinline__ struct gather_mark
 gather_find_mark(const struct gather_keys *keys, int tile, int lane)
 {
     const struct gather_item *item = &keys->item;
-    struct gather_mark mark = {};
-    int at = tile * TILE_ROWS + lane % TILE_ROWS;
-    if (at < min(keys->limit, item->n_ranged)) {
-        mark.entry = (uint32_t)gather_ranged_key(item, at) | keys->all_heads;
-    } else if (!PROBE && at < keys->limit) {
-        mark.entry = keys->list[at];
-        if (keys->list_drawn)
-            mark.extra = keys->list_drawn[at];
-    }
+    struct gather_mark mark = gather_find_mark_at<PROBE>(keys, tile * TILE_ROWS + lane % TILE_ROWS);
     int n = keys->limit - tile * TILE_ROWS;
     if (PROBE && n > 0) {
         int key = item->begin[0] + tile * TILE_ROWS;
@@ -413,107 +328,120 @@ gather_attend(const struct gather_job *job, struct tile_state<DIM> *state,
 
 /* --- The kernel -------------------------------------------------------------------------- */
 
-/* A warp's tiles of the block's share, and what they add up to, into its ring and shared->sums. */
+/* A warp's tiles of the block's share, and what they add up to, into its memory and shared->sums.
+ */
 template <int DIM, bool PROBE>
 static __device__ __forceinline__ void
 gather_run_warp(const struct gather_job *job, const struct call_shape *shape,
-                struct gather_shared *shared, char *ring, int warp, int n_warps, int lane)
+                struct gather_shared *shared, char *memory, int warp, int n_warps, int lane)
 {
     const struct gather_share *share = &shared->share[warp];
     struct gather_keys keys = gather_keys_of<PROBE>(job, share, lane);
     struct tile_rows rows = tile_rows_of<DIM>(&job->att, shape, share->item.kv_head);
-    struct tile_state<DIM> state;
-    int n_kept = 0;
-    gather_attend<DIM, PROBE>(job, &state, &rows, &keys, shared_address(ring), shared->marks[warp],
-                              share->begin + warp, n_warps, share->end, &n_kept);
-    tile_finish<DIM, PROBE>(&state, (float *)ring, lane);
+    if constexpr (gather_way<DIM, PROBE>::LISTS) {
+        struct decode_state<DIM, false> state;
+        list_attend<DIM>(job, &state, &rows, &keys, share->begin + warp, n_warps, share->end);
+        list_finish<DIM>(&state, (float *)memory, shared->sums[warp], lane);
+    } else {
+        struct tile_state<DIM> state;
+        int n_kept = 0;
+        gather_attend<DIM, PROBE>(job, &state, &rows, &keys, shared_address(memory),
+                                  shared->marks[warp], share->begin + warp, n_warps, share->end,
+                                  &n_kept);
+        tile_finish<DIM, PROBE>(&state, (float *)memory, lane);
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
-        int head = lane % 4 * 2 + j;
-        float kept = PROBE ? (float)__shfl_sync(0xffffffffu, n_kept, head) : 0;
-        struct query_sums sums = {state.max[j], state.sum[j], state.mass[j], state.own[j], kept};
-        if (lane < 4)
-            shared->sums[warp][head] = sums;
+        for (int j = 0; j < 2; j++) {
+            int head = lane % 4 * 2 + j;
+            float kept = PROBE ? (float)__shfl_sync(0xffffffffu, n_kept, head) : 0;
+            struct query_sums sums = {state.max[j], state.sum[j], state.mass[j], state.own[j],
+                                      kept};
+            if (lane < 4)
+                shared->sums[warp][head] = sums;
+        }
     }
+}
+
+/* Once the block's warps are done: puts the item together as far as the block can.   outs: the
+ * warps' memory, warp_bytes each */
+template <int DIM, bool PROBE>
+static __device__ __forceinline__ void gather_join(const struct gather_job *job,
+                                                   struct gather_shared *shared, char *outs,
+                                                   size_t warp_bytes, int warp, int n_warps)
+{
+    const struct gather_share *share = &shared->share[warp];
+    float *factors = (float *)(outs + warp * warp_bytes);
+    bool whole = share->n_blocks == 1;
+    for (int head = warp; head < job->sel.union_heads; head += n_warps)
+        join_warps<DIM, PROBE>(job, &share->item, shared->sums, outs, warp_bytes, head, whole);
+    if (whole || !part_is_last(&job->tickets[share->item.index], share->n_blocks, &shared->is_last))
+        return;
+    for (int head = warp; head < job->sel.union_heads; head += n_warps)
+        join_blocks<DIM, PROBE>(job, &share->item, factors, head, share->first_block,
+                                share->n_blocks);
 }
 
 /* The blocks share out the items if split, else have one each. */
 template <int DIM, bool PROBE>
-static __global__ void __launch_bounds__((int)GATHER_WARPS *WARP, 1)
+static __global__ void __launch_bounds__((int)gather_way<DIM, PROBE>::WARPS *WARP, 1)
     gather_kernel(const __grid_constant__ struct gather_job job)
 {
     extern __shared__ __align__(128) char dynamic_shared[];
     struct gather_shared *shared = (struct gather_shared *)dynamic_shared;
-    char *rings = dynamic_shared + (sizeof *shared + 127) / 128 * 128;
-    size_t ring_bytes = (size_t)job.n_stages * tile_layout<DIM>::STAGE_BYTES;
+    char *memory = dynamic_shared + (sizeof *shared + 127) / 128 * 128;
+    size_t warp_bytes = gather_way<DIM, PROBE>::warp_bytes(job.n_stages);
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
-    float *factors = (float *)(rings + warp * ring_bytes);
     struct gather_share *share = &shared->share[warp];
     dependency_release();
 
     int index = lane_item(&job, lane);
-    bool lists = !PROBE && job.sel.listed;
     struct call_shape guess = call_shape(&job.att);
     struct gather_item plan = lane_plan<PROBE>(&job, &guess, index);
-    if (!lists) {
-        gather_divide<PROBE>(&job, index, &plan, 0, n_warps, lane, share);
-        gather_prefetch<DIM>(&job, &guess, share, warp, n_warps, lane);
-    }
     dependency_wait();
     struct call_shape shape = call_shape(&job.att);
     int n_list = lane_list<PROBE>(&job, index);
-    bool wrong = __any_sync(0xffffffffu, !call_shape_same(&shape, &guess));
-    if (wrong)
+    if (__any_sync(0xffffffffu, !call_shape_same(&shape, &guess)))
         plan = lane_plan<PROBE>(&job, &shape, index);
-    if (wrong || lists)
-        gather_divide<PROBE>(&job, index, &plan, n_list, n_warps, lane, share);
-
-    if (share->n_blocks == 0) {
-        if (!PROBE && warp == 0)
-            gather_count_items(&job, &shape, lane);
-        return;
-    }
-    gather_run_warp<DIM, PROBE>(&job, &shape, shared, rings + warp * ring_bytes, warp, n_warps,
-                                lane);
+    gather_divide<PROBE>(&job, index, &plan, n_list, n_warps, lane, share);
+    if (share->n_blocks > 0)
+        gather_run_warp<DIM, PROBE>(&job, &shape, shared, memory + warp * warp_bytes, warp, n_warps,
+                                    lane);
     if (!PROBE && warp == n_warps - 1)
         gather_count_items(&job, &shape, lane);
     __syncthreads();
-    bool whole = share->n_blocks == 1;
-    for (int head = warp; head < job.sel.union_heads; head += n_warps)
-        join_warps<DIM, PROBE>(&job, &share->item, shared->sums, rings, ring_bytes, head, whole);
-    if (whole || !part_is_last(&job.tickets[share->item.index], share->n_blocks, &shared->is_last))
-        return;
-    for (int head = warp; head < job.sel.union_heads; head += n_warps)
-        join_blocks<DIM, PROBE>(&job, &share->item, factors, head, share->first_block,
-                                share->n_blocks);
+    if (share->n_blocks > 0)
+        gather_join<DIM, PROBE>(&job, shared, memory, warp_bytes, warp, n_warps);
 }
 
 /* --- The launch -------------------------------------------------------------------------- */
 
-/* Enough bytes under way for the bandwidth of memory, and room for the next kernel's blocks, which
- * then start while these work. */
+/* Of a block that copies: enough bytes under way for the bandwidth of memory, and room for the next
+ * kernel's blocks, which then start while these work. */
 static const size_t SPLIT_BYTES = (size_t)112 << 10;
 
-/* The warps and stages that shared memory has room for: warps first, since each hides what the
- * others wait for.  Where every item has its own block, two blocks share a multiprocessor. */
+/* The warps and stages of a block that copies: warps first, since each hides what the others wait
+ * for.  Where every item has its own block, two blocks share a multiprocessor.  Returns warps. */
+template <int DIM> static int gather_rings(const struct device *dev, struct gather_job *job)
+{
+    size_t stage = tile_layout<DIM>::STAGE_BYTES, room = dev->properties.sharedMemPerBlockOptin;
+    size_t half =
+        dev->properties.sharedMemPerMultiprocessor / 2 - dev->properties.reservedSharedMemPerBlock;
+    size_t wanted = job->split ? SPLIT_BYTES : half;
+    room = (wanted < room ? wanted : room) - (sizeof(struct gather_shared) + 127) / 128 * 128;
+    int n_warps = RING_WARPS;
+    job->n_stages = TILE_STAGES;
+    while (n_warps > 1 && RING_STAGES * n_warps * stage > room)
+        n_warps /= 2;
+    while (job->n_stages > RING_STAGES && job->n_stages * n_warps * stage > room)
+        job->n_stages--;
+    return n_warps;
+}
+
 template <int DIM, bool PROBE> static void gather_launch(struct device *dev, struct gather_job *job)
 {
-    size_t n_shared = (sizeof(struct gather_shared) + 127) / 128 * 128;
-    size_t stage = tile_layout<DIM>::STAGE_BYTES, room = dev->properties.sharedMemPerBlockOptin;
-    if (!job->split) {
-        size_t half = dev->properties.sharedMemPerMultiprocessor / 2 -
-                      dev->properties.reservedSharedMemPerBlock;
-        room = half < room ? half : room;
-    } else {
-        room = SPLIT_BYTES < room ? SPLIT_BYTES : room;
-    }
-    int n_warps = GATHER_WARPS;
-    job->n_stages = TILE_STAGES;
-    while (n_warps > 1 && n_shared + MIN_STAGES * n_warps * stage > room)
-        n_warps /= 2;
-    while (job->n_stages > MIN_STAGES && n_shared + job->n_stages * n_warps * stage > room)
-        job->n_stages--;
-    n_shared += job->n_stages * n_warps * stage;
+    typedef gather_way<DIM, PROBE> way;
+    int n_warps = way::LISTS ? (int)LIST_WARPS : gather_rings<DIM>(dev, job);
+    size_t n_shared = (sizeof(struct gather_shared) + 127) / 128 * 128 +
+                      (size_t)n_warps * way::warp_bytes(job->n_stages);
     if (job->split)
         n_shared = cuda_one_per_sm(dev, n_shared);
     cuda_allow_shared(dev, gather_kernel<DIM, PROBE>, n_shared);
@@ -528,8 +456,8 @@ static inline bool gather_takes(const struct attention *att)
     uintptr_t addresses = (uintptr_t)att->out;
     for (int s = 0; s < KV_SEGMENTS; s++)
         addresses |= (uintptr_t)att->kv.k[s] | (uintptr_t)att->kv.v[s];
-    return att->kv.dtype == DTYPE_BF16 && addresses % 16 == 0 && (uintptr_t)att->q % 8 == 0 &&
-           att->q_stride % 2 == 0 &&
+    return att->kv.dtype == DTYPE_BF16 && addresses % 16 == 0 && (uintptr_t)att->q % 16 == 0 &&
+           att->q_stride % 4 == 0 &&
            (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256);
 }
 

@@ -294,25 +294,39 @@ __global__ void __launch_bounds__(DRAW_THREADS)
     }
 }
 
-void cuda_select_random(struct device *dev, struct selection *sel, const struct attention *att,
-                        double rate, int slot, enum share share)
+static bool random_run(struct device *dev, struct selection *sel, const struct put_off *what, bool)
 {
-    struct budget size = {true, rate < 1.0 ? rate : 1.0};
-    int n_choices = share == SHARE_GROUP ? sel->n_kv_heads : sel->n_heads;
-    assert(!sel->sampled || sel->mixed); /* one sampler in a stack */
+    int n_rows = sel->n_rows, max_keys = sel->att.max_keys;
+    int n_choices = what->share == SHARE_GROUP ? sel->n_kv_heads : sel->n_heads;
     struct random_job job = {};
-    selection_plan(sel, SELECT_RANDOM, size);
-    job.first = selection_choose(dev, sel, att, share);
-    job.first_drawn = !sel->sampled;
-    sel->sampled = true;
-    job.att = *att;
+    job.first = what->first;
+    job.first_drawn = what->first_drawn;
+    job.att = sel->att;
     job.sel = *sel;
-    job.split = team_split_of(dev, att->n_rows, n_choices, att->max_keys, DRAW_MIN_KEYS);
-    job.share = share;
-    job.slot = slot;
+    job.split = team_split_of(dev, n_rows, n_choices, max_keys, DRAW_MIN_KEYS);
+    job.share = what->share;
+    job.slot = what->slot;
     if (!job.first_drawn && !job.split.clusters) /* blocks must not see each other's keys */
-        job.split = team_split_of(dev, att->n_rows, n_choices, 1, DRAW_MIN_KEYS);
+        job.split = team_split_of(dev, n_rows, n_choices, 1, DRAW_MIN_KEYS);
     size_t n_bytes = cuda_one_per_sm(dev, 0);
     team_fit(dev, random_kernel, &job.split, DRAW_THREADS, n_bytes);
     team_launch(dev, random_kernel, DRAW_THREADS, n_bytes, &job);
+    return false;
+}
+
+void cuda_select_random(struct device *dev, struct selection *sel, const struct attention *att,
+                        double rate, int slot, enum share share)
+{
+    assert(!sel->sampled || sel->mixed); /* one sampler in a stack */
+    selection_catch_up(dev, sel);
+    struct budget size = {true, rate < 1.0 ? rate : 1.0};
+    struct put_off what = {};
+    selection_plan(sel, SELECT_RANDOM, size);
+    what.run = random_run;
+    what.share = share;
+    what.slot = slot;
+    what.first = selection_choose(dev, sel, att, share);
+    what.first_drawn = !sel->sampled;
+    sel->sampled = true;
+    sel->waiting = what;
 }

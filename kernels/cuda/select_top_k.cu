@@ -34,13 +34,23 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
     }
 }
 
-void cuda_select_top_k(struct device *dev, struct selection *sel, const struct attention *att,
-                       struct budget size, enum share share)
+static bool top_k_run(struct device *dev, struct selection *sel, const struct put_off *what, bool)
 {
-    selection_plan(sel, SELECT_TOP_K, size);
-    bool first = selection_choose(dev, sel, att, share);
-    struct choose_job job = choose_job_of(dev, sel, att, share, first);
+    struct choose_job job = choose_job_of(dev, sel, &sel->att, what->share, what->first);
     size_t n_bytes = (size_t)job.n_staged_words * 32 * sizeof(uint32_t);
     cuda_allow_shared(dev, top_k_kernel, n_bytes);
     cuda_launch(dev, top_k_kernel, team_grid(dev, &job.split), CHOOSE_THREADS, n_bytes, job);
+    return false;
+}
+
+void cuda_select_top_k(struct device *dev, struct selection *sel, const struct attention *att,
+                       struct budget size, enum share share)
+{
+    selection_catch_up(dev, sel);
+    selection_plan(sel, SELECT_TOP_K, size);
+    struct put_off what = {};
+    what.run = top_k_run;
+    what.share = share;
+    what.first = selection_choose(dev, sel, att, share);
+    sel->waiting = what;
 }

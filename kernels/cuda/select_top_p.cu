@@ -149,6 +149,7 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
 void cuda_select_top_p(struct device *dev, struct selection *sel, const struct attention *att,
                        double top_p, bool of_total, enum share share)
 {
+    selection_catch_up(dev, sel);
     struct budget size = {false, top_p};
     assert(sel->group <= CHOOSE_MAX_GROUP);
     selection_plan(sel, SELECT_TOP_P, size);

@@ -86,12 +86,21 @@ void cuda_selection_begin(struct device *dev, struct selection *sel, const struc
     assert(att->kv.n_kv_heads == sel->n_kv_heads && att->max_keys <= sel->max_keys);
     sel->att = *att;
     sel->plan.n = 0;
+    sel->waiting = {};
     sel->n_rows = att->n_rows;
     sel->listed = sel->sampled = sel->mixed = false;
     sel->shared = true;
 }
 
 /* --- The plan -------------------------------------------------------------------------------- */
+
+void selection_catch_up(struct device *dev, struct selection *sel)
+{
+    struct put_off waiting = sel->waiting;
+    sel->waiting = {};
+    if (waiting.run)
+        waiting.run(dev, sel, &waiting, false);
+}
 
 void selection_plan(struct selection *sel, enum select_kind kind, struct budget size)
 {
@@ -103,16 +112,16 @@ void selection_plan(struct selection *sel, enum select_kind kind, struct budget 
 void cuda_select_sink(struct device *dev, struct selection *sel, const struct attention *att,
                       struct budget size)
 {
-    (void)dev;
     (void)att;
+    selection_catch_up(dev, sel);
     selection_plan(sel, SELECT_SINK, size);
 }
 
 void cuda_select_local(struct device *dev, struct selection *sel, const struct attention *att,
                        struct budget size)
 {
-    (void)dev;
     (void)att;
+    selection_catch_up(dev, sel);
     selection_plan(sel, SELECT_LOCAL, size);
 }
 
@@ -208,6 +217,7 @@ static bool prepare_put(struct device *dev, struct selection *sel, bool weighted
 {
     size_t n_bytes = (size_t)sel->n_rows * (size_t)sel->n_heads * (size_t)sel->n_words * 4;
     bool put = false;
+    selection_catch_up(dev, sel);
     for (int i = 0; i < sel->plan.n; i++)
         put = put || sel->plan.part[i].kind == SELECT_PUT;
     if (!put)

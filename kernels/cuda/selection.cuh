@@ -46,6 +46,20 @@ struct row_plan {
     struct key_range range[MAX_RANGES]; /* ascending, disjoint, not touching */
 };
 
+struct selection;
+
+/* A masker that has been asked for and not been launched: only when the next operation comes does
+ * it show whether it is the last, which may make the lists itself. */
+struct put_off {
+    /* Launches it.  last: no other masker follows; true if it has made the lists of the selection,
+     * as selection_unite would. */
+    bool (*run)(struct device *dev, struct selection *sel, const struct put_off *what, bool last);
+    enum share share;
+    int slot;         /* of a sampler */
+    bool first;       /* the bitmaps hold nothing yet */
+    bool first_drawn; /* `drawn` holds nothing yet, for a sampler */
+};
+
 struct selection {
     int max_rows, n_heads, n_kv_heads, max_keys;
     int group;       /* query heads per KV head */
@@ -58,10 +72,11 @@ struct selection {
     struct attention att; /* for explicit lists */
     struct select_plan plan;
     int n_rows;
-    bool listed;  /* some masker wrote bitmaps: all of them that are in use are valid */
-    bool sampled; /* `drawn` is in use */
-    bool shared;  /* only the bitmaps of each group's first head are in use */
-    bool mixed;   /* drawn keys have their own probabilities, in key_prob */
+    bool listed;            /* some masker wrote bitmaps: all of them that are in use are valid */
+    bool sampled;           /* `drawn` is in use */
+    bool shared;            /* only the bitmaps of each group's first head are in use */
+    bool mixed;             /* drawn keys have their own probabilities, in key_prob */
+    struct put_off waiting; /* run NULL: nothing.  Its part is the plan's last */
 
     /* (device) Of a row's bitmaps the words up to its own key are valid: see row_words. */
     uint32_t *taken;     /* [max_rows, n_heads, n_words] */
@@ -84,6 +99,8 @@ struct selection {
 /* Resolves the plan of the call on the device and makes the union lists from the bitmaps.
  * selection_union.cu */
 void selection_unite(struct device *dev, const struct selection *sel);
+/* Launches what has been put off, before anything that comes after it.  selection.cu */
+void selection_catch_up(struct device *dev, struct selection *sel);
 /* Adds what a masker asks for to the plan.  selection.cu */
 void selection_plan(struct selection *sel, enum select_kind kind, struct budget size);
 /* Prepares for a masker that chooses keys per `share`.  True if the bitmaps hold nothing yet: the

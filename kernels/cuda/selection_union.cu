@@ -334,6 +334,9 @@ void cuda_selection_end(struct device *dev, struct selection *sel, const struct 
 {
     assert(att->n_rows == sel->n_rows);
     (void)att;
-    if (sel->listed)
+    struct put_off waiting = sel->waiting;
+    sel->waiting = {};
+    bool done = waiting.run && waiting.run(dev, sel, &waiting, true);
+    if (sel->listed && !done)
         selection_unite(dev, sel);
 }
