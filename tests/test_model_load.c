@@ -408,8 +408,10 @@ static void test_too_little_memory_is_told_and_all_is_given_back(void **state)
     static const struct {
         size_t free_bytes;
         const char *said;
-    } cases[] = {{1000, "MiB, and 0.0 MiB are free on"}, {1 << 30, "no memory for"}};
-    for (int i = 0; i < 2; i++) {
+    } cases[] = {{1000, "MiB, and 0.0 MiB are free on"},
+                 {1000, "; a model of about 0.0 million parameters would fit"},
+                 {1 << 30, "no memory for"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct error err = {0};
         tight_bytes = cases[i].free_bytes;
         tight_used = 0;

@@ -1,6 +1,7 @@
 /* Device memory of a model: see the header. */
 #include "engine/model/model_storage.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine/base/memory.h"
@@ -90,11 +91,24 @@ static bool place_rope(struct model *m, struct error *err)
     return true;
 }
 
+/* Whether the weights fit; if not, err says how large a model of the same dtypes would. */
+static bool check_weights(const struct model *m, struct error *err)
+{
+    struct device_info info;
+    char advice[96];
+    m->backend->describe(m->dev, &info);
+    double fitting = (double)info.free_bytes / (double)m->weight_bytes * (double)m->n_params;
+    bool large = fitting >= 1e9;
+    snprintf(advice, sizeof advice, "a model of about %.1f %s parameters would fit",
+             fitting / (large ? 1e9 : 1e6), large ? "billion" : "million");
+    return model_check_memory(m->backend, m->dev, m->weight_bytes, m->path, advice, err);
+}
+
 bool model_place(struct model *m, struct weight_plan *plan, struct error *err)
 {
     m->weight_bytes = weights_bytes(plan);
     m->n_params = weights_elements(plan);
-    if (!model_check_memory(m->backend, m->dev, m->weight_bytes, m->path, advice_weights, err))
+    if (!check_weights(m, err))
         return false;
     for (size_t i = 0; i < plan->n; i++) {
         struct weight_slot *slot = &plan->slots[i];

@@ -2,11 +2,13 @@
 """What other engines reach on this GPU, to stand beside `attnscope bench` of the same job.
 
 Decode and prefill attention by PyTorch's SDPA (flash, cuDNN, memory-efficient), torch.topk, GEMV by
-cuBLAS, and transformers generating with an 8B-shaped random Llama: eager, and compiled with a static
-cache.  With --ours FILE (lines of `attnscope bench ... --json`, one object each) it prints ratios.
+cuBLAS, and transformers generating with an 8B-shaped random Llama: eager, and compiled with a
+static cache.  `peers.py compiled` measures only the last, which takes minutes to compile.  With
+--ours FILE (lines of `attnscope bench ... --json`, one object each) it prints ratios.
 Needs torch and transformers; the product needs neither.
 """
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -123,7 +125,8 @@ def gemv():
     tell("gemm_8192_tflop_s", 2 * 8192.0**3 / median_us(lambda: a @ b, 10) * 1e-6)
 
 
-def generate():
+@functools.cache
+def random_llama():
     from transformers import LlamaConfig, LlamaForCausalLM
     config = LlamaConfig(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
                          num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, vocab_size=128256,
@@ -135,33 +138,43 @@ def generate():
         torch.set_default_dtype(torch.float32)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
+    return model
+
+
+def tokens_per_s(n_new, **options):
+    """Of two lengths, so that the prefill and what surrounds it cancel out.  The longer comes
+    first: its static cache serves the shorter too, and nothing is compiled again."""
+    model = random_llama()
     ids = torch.randint(0, 128256, (1, 448), device="cuda")
     mask = torch.ones_like(ids)
 
-    def tokens_per_s(n_new, **options):
-        # Two lengths, so that the prefill and what surrounds it cancel out.
-        times = []
-        for n in (8, 8 + n_new):
-            model.generate(ids, attention_mask=mask, do_sample=False, min_new_tokens=n,
-                           max_new_tokens=n, **options)
-            best = 1e9
-            for _ in range(2):
-                torch.cuda.synchronize()
-                start = time.monotonic()
-                model.generate(ids, attention_mask=mask, do_sample=False, min_new_tokens=n,
-                               max_new_tokens=n, **options)
-                torch.cuda.synchronize()
-                best = min(best, time.monotonic() - start)
-            times.append(best)
-        return n_new / (times[1] - times[0])
+    def seconds(n):
+        torch.cuda.synchronize()
+        start = time.monotonic()
+        model.generate(ids, attention_mask=mask, do_sample=False, min_new_tokens=n,
+                       max_new_tokens=n, **options)
+        torch.cuda.synchronize()
+        return time.monotonic() - start
 
+    best = []
     with torch.inference_mode():
-        tell("transformers_eager_tokens_s", tokens_per_s(64))
-        try:
-            tell("transformers_compiled_tokens_s",
-                 tokens_per_s(128, cache_implementation="static"))
-        except Exception as error:
-            tell("transformers_compiled_tokens_s", str(error).split("\n")[0][:80])
+        for n in (8 + n_new, 8):
+            seconds(n)  # warms up, or compiles
+            best.append(min(seconds(n), seconds(n)))
+    return n_new / (best[0] - best[1])
+
+
+def generate_eager():
+    tell("transformers_eager_tokens_s", tokens_per_s(64))
+
+
+def generate_compiled():
+    start = time.monotonic()
+    try:
+        tell("transformers_compiled_tokens_s", tokens_per_s(128, cache_implementation="static"))
+    except Exception as error:
+        tell("transformers_compiled_tokens_s", str(error).split("\n")[0][:80])
+    tell("transformers_compiled_took_s", time.monotonic() - start)
 
 
 def compare(path):
@@ -195,7 +208,7 @@ def compare(path):
 
 def main():
     parts = {"copy": copy_bandwidth, "decode": decode_attention, "prefill": prefill_attention,
-             "topk": top_k, "gemv": gemv, "generate": generate}
+             "topk": top_k, "gemv": gemv, "eager": generate_eager, "compiled": generate_compiled}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=list(parts) + [[]], help="default: all")
     parser.add_argument("--ours", help="file with lines of `attnscope bench --json`")
