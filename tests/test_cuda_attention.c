@@ -404,6 +404,59 @@ static void test_a_recorded_step_follows_its_lengths(void **state)
     }
 }
 
+/* Calls begin before the operation ahead of them is done, here the one that moves the step on: what
+ * they fetched by the lengths of before must not show. */
+static void test_a_call_follows_a_step_that_moves_just_before_it(void **state)
+{
+    (void)state;
+    enum { N_MOVES = 150 };
+    const struct case_shape shape = {1, 700, 8, 2, 64, DTYPE_BF16, .n_tail = 300};
+    const struct backend *cuda = pair.backend[PAIR_CUDA];
+    struct device *dev = devices[EXACT];
+    size_t width = (size_t)shape.n_heads * (size_t)shape.head_dim;
+    struct attention_case c;
+    struct cuda_case on_cuda;
+    pair.dev[PAIR_CUDA] = dev;
+    case_open(&c, &shape, 32);
+    c.step.n_tail = 0;
+    cuda_case_open(&on_cuda, &c);
+    struct step_state *step = (void *)(uintptr_t)on_cuda.att.step;
+    struct step_state *before = cuda->alloc(dev, sizeof *before);
+    int32_t *token = cuda->alloc(dev, sizeof *token);
+    struct pick *picks = cuda->alloc(dev, 2 * sizeof *picks);
+    float *out = cuda->alloc(dev, N_MOVES * width * sizeof *out);
+    float *got = calloc(N_MOVES * width, sizeof *got);
+    assert_true(before && token && picks && out && got);
+    struct attention att = on_cuda.att;
+    cuda->attend_dense(dev, &att); /* sizes workspaces */
+    pair_sync();
+    assert_true(cuda->record_begin(dev));
+    for (int i = 0; i < N_MOVES; i++) {
+        att.out = out + (size_t)i * width;
+        cuda->attend_dense(dev, &att);
+        cuda->advance(dev, step, before, token, &picks[0], &picks[1], 1);
+    }
+    struct recording *recording = cuda->record_end(dev);
+    pair_sync();
+    cuda->replay(dev, recording);
+    cuda->download(dev, got, out, N_MOVES * width * sizeof *got);
+    for (int i = 0; i < N_MOVES; i++, c.step.n_tail++) {
+        pair.backend[PAIR_CPU]->attend_dense(pair.dev[PAIR_CPU], &c.att);
+        pair_sync();
+        double error = worst_error(got + (size_t)i * width, c.out, (size_t)shape.n_heads,
+                                   (size_t)shape.head_dim);
+        if (!(error <= DECODE_ERROR))
+            fail_msg("after %d moves: error %.2e, allowed %.2e", i, error, DECODE_ERROR);
+    }
+    void *all[] = {before, token, picks, out};
+    for (int i = 0; i < 4; i++)
+        cuda->release(dev, all[i]);
+    cuda->recording_close(dev, recording);
+    free(got);
+    cuda_case_close(&on_cuda);
+    case_close(&c);
+}
+
 static bool open_devices(void)
 {
     if (!pair_open(true))
@@ -436,6 +489,7 @@ int main(void)
         cmocka_unit_test(test_rows_behind_the_keys_do_not_matter),
         cmocka_unit_test(test_the_same_call_gives_the_same_bits),
         cmocka_unit_test(test_a_recorded_step_follows_its_lengths),
+        cmocka_unit_test(test_a_call_follows_a_step_that_moves_just_before_it),
     };
     if (!open_devices())
         return PAIR_SKIPPED;

@@ -278,36 +278,32 @@ static __device__ __forceinline__ void open_barriers(const struct decode_memory<
     __syncwarp();
 }
 
-/* What the copying warp does: its copies by the lengths as they stood are dropped if those were
- * others. */
+/* Before the call's turn the copying warp begins by a guess. */
 template <int DIM, bool WIDE>
-static __device__ __forceinline__ void decode_copy(const struct decode_call *call,
-                                                   const struct decode_memory<DIM, WIDE> *memory)
+static __device__ __forceinline__ int
+copier_open(struct decode_copier *copier, const struct decode_call *call,
+            const struct call_shape *guess, const struct decode_work *work,
+            const struct decode_memory<DIM, WIDE> *memory)
 {
-    struct decode_copier copier = {};
-    copier.place.parity = 1; /* at first every stage is empty */
     open_barriers<DIM, WIDE>(memory, call->n_stages);
-    struct call_shape guess = call_shape(&call->att);
-    struct decode_work work = decode_share(call, &guess);
-    copier_start(&copier, call, &work);
-    int n_early = copier_early<DIM, WIDE>(&copier, call, &guess, &work, memory);
-    dependency_wait();
-    struct call_shape shape = call_shape(&call->att);
-    bool wrong = __any_sync(0xffffffffu, !call_shape_same(&shape, &guess));
-    if (wrong) {
-        work = decode_share(call, &shape);
-        copier_start(&copier, call, &work);
-        for (int i = 0; i < n_early; i++) /* or the block might end before they have */
-            barrier_wait(memory->full + 8 * i, 0);
-    }
+    copier->place.stage = 0;
+    copier->place.parity = 1; /* at first every stage is empty */
+    copier_start(copier, call, work);
+    return copier_early<DIM, WIDE>(copier, call, guess, work, memory);
+}
+
+/* At the call's turn it drops the n_early tiles if the guess was wrong, and says so. */
+template <int DIM, bool WIDE>
+static __device__ __forceinline__ void
+copier_check(struct decode_copier *copier, const struct decode_call *call, bool wrong, int n_early,
+             const struct decode_work *work, const struct decode_memory<DIM, WIDE> *memory)
+{
     *memory->n_dropped = wrong ? n_early : 0;
-    __syncthreads();
-    while (copier.n_left > 0)
-        copier_next<DIM, WIDE>(&copier, call, &shape, &work, memory);
-    /* The last block has the fewest tiles. */
-    if (call->att.counts && part_number() == (int)(gridDim.x * gridDim.y) - 1 &&
-        threadIdx.x == COMPUTE_THREADS)
-        count_rows(call, &shape);
+    if (!wrong)
+        return;
+    copier_start(copier, call, work);
+    for (int i = 0; i < n_early; i++) /* or the block might end before they have come */
+        barrier_wait(memory->full + 8 * i, 0);
 }
 
 template <int DIM, bool WIDE>
@@ -316,27 +312,43 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1)
 {
     extern __shared__ __align__(128) char decode_shared[];
     struct decode_memory<DIM, WIDE> memory = decode_carve<DIM, WIDE>(decode_shared, call.n_stages);
-    dependency_release();
-    if ((int)threadIdx.x / WARP == DECODE_WARPS) {
-        decode_copy<DIM, WIDE>(&call, &memory);
-        return;
-    }
+    bool copies = (int)threadIdx.x / WARP == DECODE_WARPS;
+    struct decode_copier copier;
     struct decode_queries<DIM, WIDE> queries;
+    dependency_release();
     struct call_shape guess = call_shape(&call.att);
+    if (copies) /* the same guess in all its lanes */
+        guess = call_shape_of_lane(guess, 0);
     struct decode_work work = decode_share(&call, &guess);
     struct query_pair from = lane_queries<DIM, WIDE>(&call, work.unit);
+    int n_early = 0;
+    if (copies)
+        n_early = copier_open<DIM, WIDE>(&copier, &call, &guess, &work, &memory);
     dependency_wait();
     struct call_shape shape = call_shape(&call.att);
-    take_queries<DIM, WIDE>(&queries, &call, from);
-    if (!call_shape_same(&shape, &guess)) {
+    if (!copies)
+        take_queries<DIM, WIDE>(&queries, &call, from);
+    bool wrong = !call_shape_same(&shape, &guess);
+    if (wrong)
         work = decode_share(&call, &shape);
+    if (copies)
+        copier_check<DIM, WIDE>(&copier, &call, wrong, n_early, &work, &memory);
+    else if (wrong)
         take_queries<DIM, WIDE>(&queries, &call, lane_queries<DIM, WIDE>(&call, work.unit));
-    }
     __syncthreads(); /* the barriers and n_dropped are there */
-    if (work.unit_tiles == 0)
-        clear_out(&call.att, DIM);
-    else
-        decode_compute<DIM, WIDE>(&call, &shape, &work, &memory, &queries);
+    if (!copies) {
+        if (work.unit_tiles == 0)
+            clear_out(&call.att, DIM);
+        else
+            decode_compute<DIM, WIDE>(&call, &shape, &work, &memory, &queries);
+        return;
+    }
+    while (copier.n_left > 0)
+        copier_next<DIM, WIDE>(&copier, &call, &shape, &work, &memory);
+    /* The last block has the fewest tiles. */
+    if (call.att.counts && part_number() == (int)(gridDim.x * gridDim.y) - 1 &&
+        threadIdx.x == COMPUTE_THREADS)
+        count_rows(&call, &shape);
 }
 
 /* --- The call --------------------------------------------------------------------------------- */
