@@ -1,10 +1,9 @@
 /* What the device can do at most, for benchmarks: these allocate and wait, unlike operations. */
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/copy_ring.cuh"
 
 enum {
-    READ_THREADS = 512,
-    READ_BLOCKS_PER_SM = 4,
-    READ_AHEAD = 8,
+    READ_BYTES = 16 * 1024, /* of a piece */
+    READ_STAGES = 6,
     N_REPEATS = 5,
     GEMM_SIZE = 8192,
     GEMMS_PER_RUN = 8 /* so that what the host does before the first does not show */
@@ -51,45 +50,48 @@ double cuda_measure_read_bandwidth(struct device *dev)
     return rate(2.0 * (double)n_bytes, seconds);
 }
 
-/* Adds up p [n_vectors] so that every byte is read; sums [grid * READ_THREADS]. */
-static __global__ void __launch_bounds__(READ_THREADS)
-    read_kernel(uint32_t *sums, const uint4 *p, size_t n_vectors)
+/* Copies p [n_bytes], a multiple of 16, into shared memory and forgets it: a warp per
+ * multiprocessor keeps a ring of copies under way. */
+static __global__ void __launch_bounds__(WARP, 1) read_kernel(const char *p, size_t n_bytes)
 {
+    extern __shared__ __align__(128) char stages[]; /* [READ_STAGES, READ_BYTES] */
+    __shared__ uint64_t full[READ_STAGES];
+    uint32_t barriers = shared_address(full);
+    if (threadIdx.x < READ_STAGES)
+        barrier_open(barriers + 8 * threadIdx.x, COPY_ARRIVALS);
+    barrier_publish();
+    __syncwarp();
     dependency_wait();
-    size_t stride = (size_t)gridDim.x * READ_THREADS;
-    size_t i = (size_t)blockIdx.x * READ_THREADS + threadIdx.x;
-    uint32_t sum = 0;
-    for (; i + (READ_AHEAD - 1) * stride < n_vectors; i += READ_AHEAD * stride) {
-        uint4 x[READ_AHEAD];
-        for (int j = 0; j < READ_AHEAD; j++)
-            x[j] = __ldcs(p + i + j * stride);
-        for (int j = 0; j < READ_AHEAD; j++)
-            sum += x[j].x ^ x[j].y ^ x[j].z ^ x[j].w;
+    size_t n_tiles = (n_bytes + READ_BYTES - 1) / READ_BYTES;
+    size_t tile = n_tiles * blockIdx.x / gridDim.x, end = n_tiles * (blockIdx.x + 1) / gridDim.x;
+    struct ring_place place = {0, 0};
+    size_t ahead = tile;
+    for (; tile < end; tile++) {
+        for (; ahead < end && ahead < tile + READ_STAGES; ahead++) {
+            size_t at = ahead * READ_BYTES, left = n_bytes - at;
+            int n = (int)(left < READ_BYTES ? left : READ_BYTES);
+            uint32_t stage = (uint32_t)((ahead - tile + place.stage) % READ_STAGES);
+            copy_expect(barriers + 8 * stage, n);
+            copy_rows(shared_address(stages + stage * READ_BYTES), p + at, n, barriers + 8 * stage);
+            copy_close(barriers + 8 * stage);
+        }
+        barrier_wait(barriers + 8 * place.stage, place.parity);
+        ring_advance(&place, READ_STAGES);
     }
-    for (; i < n_vectors; i += stride) {
-        uint4 x = p[i];
-        sum += x.x ^ x.y ^ x.z ^ x.w;
-    }
-    sums[(size_t)blockIdx.x * READ_THREADS + threadIdx.x] = sum;
 }
 
 double cuda_measure_read_of(struct device *dev, const void *p, size_t n_bytes)
 {
-    int n_blocks = dev->n_sms * READ_BLOCKS_PER_SM;
-    uint32_t *sums = (uint32_t *)cuda_alloc(dev, (size_t)n_blocks * READ_THREADS * sizeof *sums);
-    double seconds = 0;
-    if (sums) {
-        /* Once over nothing, so that the kernel is loaded. */
-        cuda_launch(dev, read_kernel, dim3(n_blocks), dim3(READ_THREADS), 0, sums, (const uint4 *)p,
-                    (size_t)0);
-        cuda_time_mark(dev, TIME_SLOTS - 2);
-        cuda_launch(dev, read_kernel, dim3(n_blocks), dim3(READ_THREADS), 0, sums, (const uint4 *)p,
-                    n_bytes / sizeof(uint4));
-        cuda_time_mark(dev, TIME_SLOTS - 1);
-        seconds = cuda_time_between_us(dev, TIME_SLOTS - 2, TIME_SLOTS - 1) * 1e-6;
-    }
-    cuda_release(dev, sums);
-    return rate((double)n_bytes, seconds);
+    const size_t n_shared = READ_STAGES * READ_BYTES;
+    n_bytes -= n_bytes % 16;
+    cuda_allow_shared(dev, read_kernel, n_shared);
+    /* Once over nothing, so that the kernel is loaded. */
+    cuda_launch(dev, read_kernel, dim3(dev->n_sms), dim3(WARP), n_shared, (const char *)p,
+                (size_t)0);
+    cuda_time_mark(dev, TIME_SLOTS - 2);
+    cuda_launch(dev, read_kernel, dim3(dev->n_sms), dim3(WARP), n_shared, (const char *)p, n_bytes);
+    cuda_time_mark(dev, TIME_SLOTS - 1);
+    return rate((double)n_bytes, cuda_time_between_us(dev, TIME_SLOTS - 2, TIME_SLOTS - 1) * 1e-6);
 }
 
 /* y = w^T x, all [GEMM_SIZE, GEMM_SIZE] bf16; false if cuBLASLt refuses. */
