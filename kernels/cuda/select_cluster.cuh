@@ -6,16 +6,13 @@
 
 #include "kernels/cuda/selection.cuh"
 
-enum {
-    TEAM_MAX = 16,    /* blocks, a power of two as all sizes are */
-    TEAM_PORTABLE = 8 /* of a cluster on any device that has them */
-};
+enum { TEAM_MAX = 8 }; /* blocks: as many as a cluster has on any device that has clusters */
 
 /* How a launch is split. */
 struct team_split {
     int n_choices; /* of a row */
-    int team;      /* blocks of one choice */
-    int n_units;   /* rows * choices * team */
+    int log2_team; /* a choice has 2^log2_team blocks */
+    int n_units;   /* rows * choices * blocks of one */
     bool clusters; /* teams are clusters */
 };
 
@@ -28,40 +25,14 @@ struct team {
 static inline struct team_split team_split_of(const struct device *dev, int n_rows, int n_choices,
                                               int max_keys, int min_keys)
 {
-    struct team_split split = {n_choices, 1, n_rows * n_choices, dev->early};
+    struct team_split split = {n_choices, 0, n_rows * n_choices, dev->early};
     int wanted = ceil_div(max_keys, min_keys);
-    while (split.team < TEAM_MAX && 2 * split.team <= wanted && 2 * split.n_units <= dev->n_sms) {
-        split.team *= 2;
+    while (2 << split.log2_team <= TEAM_MAX && 2 << split.log2_team <= wanted &&
+           2 * split.n_units <= dev->n_sms) {
+        split.log2_team++;
         split.n_units *= 2;
     }
     return split;
-}
-
-/* Makes teams smaller that are clusters larger than the device can run all at once. */
-template <typename job>
-static inline void team_fit(struct device *dev, void (*kernel)(job), struct team_split *split,
-                            int n_threads, size_t n_shared_bytes)
-{
-    if (!split->clusters || split->team <= TEAM_PORTABLE || dev->failed)
-        return;
-    cudaLaunchAttribute cluster = {};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = (unsigned)split->team;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)split->n_units);
-    config.blockDim = dim3((unsigned)n_threads);
-    config.dynamicSmemBytes = n_shared_bytes;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    int n = 0;
-    cuda_allow_shared(dev, kernel, n_shared_bytes);
-    CUDA_CALL(dev, cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
-    CUDA_CALL(dev, cudaOccupancyMaxActiveClusters(&n, kernel, &config));
-    if (n * split->team >= split->n_units)
-        return;
-    split->n_units = split->n_units / split->team * TEAM_PORTABLE;
-    split->team = TEAM_PORTABLE;
 }
 
 /* One block per unit, or one per multiprocessor when there are more. */
@@ -73,7 +44,7 @@ static inline void team_launch(struct device *dev, void (*kernel)(job), int n_th
     int n_blocks = split->n_units < dev->n_sms ? split->n_units : dev->n_sms;
     cuda_allow_shared(dev, kernel, n_shared_bytes);
     cuda_launch_clusters(dev, kernel, n_blocks, n_threads, n_shared_bytes,
-                         split->clusters ? split->team : 1, *what);
+                         split->clusters ? 1 << split->log2_team : 1, *what);
 }
 
 /* --- On the device: clusters ----------------------------------------------------------------- */
@@ -117,10 +88,11 @@ static __device__ __forceinline__ void cluster_wait(void)
 
 /* --- On the device: teams --------------------------------------------------------------------- */
 
-/* The team of a unit. */
+/* The team of a unit.  A block of a team of several has one unit. */
 static __device__ __forceinline__ struct team team_of(const struct team_split *split, int unit)
 {
-    struct team t = {split->team, unit & (split->team - 1), split->team > 1 && split->clusters};
+    int size = 1 << split->log2_team;
+    struct team t = {size, unit & (size - 1), size > 1 && split->clusters};
     return t;
 }
 

@@ -6,7 +6,10 @@
  * is.  Draws are marked by number in the owner's shared memory; what is marked then becomes keys,
  * word by word, and bitmaps are written without anybody else's help.  In a cluster the blocks share
  * the images and mark in each other's memory; else every block finds all images and keeps its own.
- */
+ *
+ * While nothing is listed a draw depends on the step alone.  So it is made before the blocks wait
+ * for what comes before them, by the step as it stands; what is left to do then is to write it
+ * down: bitmaps, and the list if no masker follows. */
 #include "kernels/cuda/block_scan.cuh"
 #include "kernels/cuda/select_cluster.cuh"
 #include "kernels/permutation.h"
@@ -14,7 +17,7 @@
 enum {
     DRAW_THREADS = 512,
     DRAW_WARPS = DRAW_THREADS / WARP,
-    DRAW_MIN_KEYS = 4096, /* of a slice */
+    DRAW_MIN_KEYS = 8192, /* of a slice */
     MARK_WORDS = 8192 /* marks of a slice that are in memory at a time; more take several walks */
 };
 
@@ -26,20 +29,40 @@ struct random_job {
     struct team_split split;
     enum share share;
     bool first, first_drawn; /* nothing is listed yet; nothing is drawn yet */
+    bool lists;              /* makes the lists, one per KV head; first, and slices take one walk */
     int slot;
+};
+
+/* What of a step a draw depends on. */
+struct draw_step {
+    struct call_shape shape;
+    uint64_t seed;
 };
 
 /* What a block works on, in shared memory. */
 struct draw {
     struct row_plan plan;
     int row, which;
-    int head_begin, head_end;   /* whose bitmaps the draw goes to */
-    int group_begin, group_end; /* whose probability it sets */
-    int n_words, slice;         /* of a row; of a slice, whose begin is a multiple of it */
+    int head_begin, head_end;    /* whose bitmaps the draw goes to */
+    int group_begin, group_end;  /* whose probability it sets */
+    int n_words, slice;          /* of a row; of a slice, whose begin is a multiple of it */
+    int n_rounds;                /* a slice's words, one per thread and round */
+    int warp_words, round_words; /* from a warp's or a round's first word to that of the next */
     int position;
     int n_wanted;           /* 0: nothing to do */
+    int n;                  /* keys drawn */
+    float prob;             /* of each */
     int base[TEAM_MAX + 1]; /* candidates before each member's slice; the last is all of them */
     struct permutation permutation;
+    struct draw_step step[TEAM_MAX]; /* by which each member drew */
+    int n_drawn[TEAM_MAX];           /* in each member's slice, if there are lists */
+};
+
+/* Where a thread is in its words. */
+struct draw_place {
+    uint32_t keys; /* drawn of the word of this round */
+    int n;         /* candidates of the slice in rounds before the next, unless first */
+    int entry;     /* of the first of `keys` in the list, if there are lists */
 };
 
 static __device__ __forceinline__ size_t draw_bitmap(const struct draw *d,
@@ -48,27 +71,51 @@ static __device__ __forceinline__ size_t draw_bitmap(const struct draw *d,
     return ((size_t)d->row * (size_t)job->sel.n_heads + (size_t)head) * (size_t)job->sel.n_words;
 }
 
+/* --- What a draw depends on --------------------------------------------------------------------
+ */
+
+static __device__ __forceinline__ struct draw_step draw_step_of(const struct random_job *job)
+{
+    struct draw_step step = {call_shape(&job->att), __ldcg(&job->att.step->seed)};
+    return step;
+}
+
+/* Whether all members drew by that step: a verdict that they share.  A whole warp calls it. */
+static __device__ __forceinline__ bool draw_holds(const struct draw *d, const struct team *team,
+                                                  const struct draw_step *step)
+{
+    int lane = threadIdx.x % WARP;
+    bool same = true;
+    if (lane < team->size)
+        same =
+            call_shape_same(&d->step[lane].shape, &step->shape) && d->step[lane].seed == step->seed;
+    return __all_sync(0xffffffffu, same);
+}
+
 /* One thread fills in. */
 static __device__ __forceinline__ void draw_fill(struct draw *d, const struct random_job *job,
-                                                 int unit)
+                                                 const struct draw_step *step, int unit)
 {
     const struct selection *sel = &job->sel;
-    struct call_shape shape = call_shape(&job->att);
-    int choice = unit / job->split.team;
+    const struct call_shape *shape = &step->shape;
+    unsigned choice = (unsigned)unit >> job->split.log2_team;
     int n = job->share == SHARE_GROUP ? sel->group : 1;
-    bool chosen;
-    d->row = choice / job->split.n_choices;
-    d->which = choice % job->split.n_choices;
-    d->plan = resolve_parts(&sel->plan, &job->att, &shape, d->row, &chosen);
-    d->n_wanted = budget_resolve(sel->plan.part[sel->plan.n - 1].size, shape.n_keys);
+    d->row = (int)(choice / (unsigned)job->split.n_choices);
+    d->which = (int)choice - d->row * job->split.n_choices;
+    d->plan = resolve_plan(&sel->plan, &job->att, shape, d->row);
+    d->n_wanted = budget_resolve(sel->plan.part[sel->plan.n - 1].size, shape->n_keys);
     d->n_wanted = d->plan.full ? 0 : d->n_wanted;
-    d->position = shape.first_position + d->row;
+    d->position = shape->first_position + d->row;
     d->group_begin = d->which * n;
     d->group_end = d->group_begin + n;
     d->head_begin = d->group_begin;
     d->head_end = sel->shared ? d->head_begin + 1 : d->group_end;
-    d->n_words = row_words(&shape, d->row);
-    d->slice = (d->n_words + job->split.team - 1) / job->split.team;
+    d->n_words = row_words(shape, d->row);
+    d->slice = (d->n_words + (1 << job->split.log2_team) - 1) >> job->split.log2_team;
+    d->n_rounds = (d->slice + DRAW_THREADS - 1) / DRAW_THREADS;
+    /* Lists want a warp's words side by side, counts of candidates a round's. */
+    d->warp_words = job->first ? d->n_rounds * WARP : (int)WARP;
+    d->round_words = job->first ? (int)WARP : (int)DRAW_THREADS;
 }
 
 /* --- Candidates -------------------------------------------------------------------------------
@@ -98,31 +145,49 @@ static __device__ __forceinline__ int open_before(const struct row_plan *plan, i
     return n;
 }
 
-/* d->base.  All threads; the caller's next barrier shows it. */
-static __device__ __forceinline__ void count_slices(struct draw *d, const struct random_job *job,
-                                                    int *scratch)
+/* counts [DRAW_WARPS]: candidates by warp, as many warps for each slice.  All threads. */
+static __device__ __forceinline__ void count_candidates(const struct draw *d,
+                                                        const struct random_job *job, int *counts)
 {
-    int team = job->split.team, i = threadIdx.x;
-    if (job->first) {
-        if (i <= team)
-            d->base[i] = open_before(&d->plan, min(i * d->slice, d->n_words));
-        return;
-    }
-    int n_warps = DRAW_WARPS / team, warp = i / WARP; /* of a slice */
-    int begin = warp / n_warps * d->slice, end = min(begin + d->slice, d->n_words), n = 0;
+    int n_warps = DRAW_WARPS >> job->split.log2_team, warp = threadIdx.x / WARP,
+        n = 0; /* a slice */
+    int begin = (warp << job->split.log2_team) / DRAW_WARPS * d->slice;
+    int end = d->n_wanted > 0 ? min(begin + d->slice, d->n_words) : 0;
+    int word = begin + (warp & (n_warps - 1)) * WARP + threadIdx.x % WARP;
 #pragma unroll 4
-    for (int word = begin + warp % n_warps * WARP + i % WARP; word < end; word += n_warps * WARP)
+    for (; word < end; word += n_warps * WARP)
         n += __popc(draw_candidates(d, job, word));
     n = __reduce_add_sync(0xffffffffu, n);
-    if (i % WARP == 0)
-        scratch[warp] = n;
-    __syncthreads();
-    if (i > team)
+    if (threadIdx.x % WARP == 0)
+        counts[warp] = n;
+}
+
+/* What depends on the numbers of candidates; counts: see count_candidates, unless first.  One
+ * warp, after its first lane's draw_fill. */
+static __device__ __forceinline__ void draw_number(struct draw *d, const struct random_job *job,
+                                                   const struct team *team,
+                                                   const struct draw_step *step, const int *counts)
+{
+    int i = threadIdx.x % WARP, n_warps = DRAW_WARPS >> job->split.log2_team, before = 0;
+    __syncwarp();
+    if (i <= team->size && d->n_wanted > 0) {
+        if (job->first)
+            before = open_before(&d->plan, min(i * d->slice, d->n_words));
+        else
+            for (int w = 0; w < i * n_warps; w++)
+                before += counts[w];
+    }
+    if (i <= team->size)
+        d->base[i] = before;
+    int n_left = __shfl_sync(0xffffffffu, before, team->size);
+    if (i > 0)
         return;
-    int before = 0;
-    for (int w = 0; w < i * n_warps; w++)
-        before += scratch[w];
-    d->base[i] = before;
+    d->n = min(d->n_wanted, n_left);
+    d->prob = d->n > 0 ? (float)((double)d->n / n_left) : 1.0f;
+    if (d->n > 0)
+        d->permutation =
+            permutation_make((uint32_t)n_left, step->seed, (uint32_t)job->att.layer,
+                             (uint32_t)d->which, (uint32_t)d->position, (uint32_t)job->slot);
 }
 
 /* --- Marks -------------------------------------------------------------------------------------
@@ -139,16 +204,24 @@ static __device__ __forceinline__ void draw_meet(const struct team *team)
     }
 }
 
+/* All threads. */
+static __device__ __forceinline__ void clear_marks(uint32_t *marks)
+{
+    uint4 *to = (uint4 *)marks, zero = {};
+    for (int i = threadIdx.x; i < MARK_WORDS / 4; i += DRAW_THREADS)
+        to[i] = zero;
+}
+
 /* Marks this block's images, or its own share of them, in walk number `walk`. */
 static __device__ __forceinline__ void mark_draws(const struct draw *d, const struct team *team,
-                                                  uint32_t *marks, int n, int walk)
+                                                  uint32_t *marks, int walk)
 {
     int first = threadIdx.x, step = DRAW_THREADS;
     if (team->cluster) {
         first += team->member * DRAW_THREADS;
         step *= team->size;
     }
-    for (int i = first; i < n; i += step) {
+    for (int i = first; i < d->n; i += step) {
         int number = (int)permutation_image(&d->permutation, (uint32_t)i), owner = 0;
         for (int half = team->size / 2; half > 0; half /= 2)
             owner += d->base[owner + half] <= number ? half : 0;
@@ -163,14 +236,13 @@ static __device__ __forceinline__ void mark_draws(const struct draw *d, const st
     }
 }
 
-/* Marks at .. at + n - 1, n <= 32, as bits; there are n_marks words of them, no others are set. */
-static __device__ __forceinline__ uint32_t read_marks(const uint32_t *marks, int n_marks, int at,
-                                                      int n)
+/* Marks at .. at + n - 1, n <= 32, as bits; no others than MARK_WORDS words of them are set. */
+static __device__ __forceinline__ uint32_t read_marks(const uint32_t *marks, int at, int n)
 {
     int word = at >> 5, shift = at & 31;
-    uint32_t low = word >= 0 && word < n_marks ? marks[word] : 0;
-    uint32_t high = word + 1 >= 0 && word + 1 < n_marks ? marks[word + 1] : 0;
-    uint32_t bits = shift ? low >> shift | high << (32 - shift) : low;
+    uint32_t low = word >= 0 && word < MARK_WORDS ? marks[word] : 0;
+    uint32_t high = word + 1 >= 0 && word + 1 < MARK_WORDS ? marks[word + 1] : 0;
+    uint32_t bits = __funnelshift_r(low, high, (unsigned)shift);
     return n < 32 ? bits & ((1u << n) - 1) : bits;
 }
 
@@ -200,11 +272,114 @@ static __device__ __forceinline__ uint32_t spread_marks(uint32_t marked, uint32_
     return bits;
 }
 
+/* A thread's word in a round. */
+static __device__ __forceinline__ int draw_word(const struct draw *d, const struct team *team,
+                                                int round)
+{
+    return team->member * d->slice + (int)threadIdx.x / WARP * d->warp_words +
+           round * d->round_words + (int)threadIdx.x % WARP;
+}
+
+static __device__ __forceinline__ int slice_end(const struct draw *d, const struct team *team)
+{
+    return min((team->member + 1) * d->slice, d->n_words);
+}
+
+/* The keys of a thread's word that are marked; its rounds in order, with *n = 0 before the first.
+ * All threads. */
+static __device__ __forceinline__ uint32_t find_keys(const struct draw *d,
+                                                     const struct random_job *job,
+                                                     const struct team *team, const uint32_t *marks,
+                                                     int walk, int round, int *n, int *scratch)
+{
+    int word = draw_word(d, team, round), at, n_round;
+    uint32_t open = word < slice_end(d, team) ? draw_candidates(d, job, word) : 0;
+    if (job->first) {
+        at = open_before(&d->plan, word) - d->base[team->member];
+    } else {
+        at = *n + block_scan(__popc(open), scratch, &n_round);
+        *n += n_round;
+    }
+    return spread_marks(read_marks(marks, at - walk * MARK_WORDS * 32, __popc(open)), open);
+}
+
+/* --- Making a draw ----------------------------------------------------------------------------
+ */
+
+/* The sum of n over the lanes before this one. */
+static __device__ __forceinline__ int lanes_before(int n)
+{
+    int sum = n;
+#pragma unroll
+    for (int offset = 1; offset < WARP; offset *= 2) {
+        int below = __shfl_up_sync(0xffffffffu, sum, offset);
+        sum += (int)threadIdx.x % WARP >= offset ? below : 0;
+    }
+    return sum - n;
+}
+
+/* The entry of a thread's first key of round 0, whose keys are `keys`.  All threads. */
+static __device__ __forceinline__ int find_entry(struct draw *d, const struct random_job *job,
+                                                 const struct team *team, const uint32_t *marks,
+                                                 uint32_t keys, int *scratch)
+{
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n = __popc(keys), unused = 0;
+    for (int round = 1; round < d->n_rounds; round++)
+        n += __popc(find_keys(d, job, team, marks, 0, round, &unused, scratch));
+    n = __reduce_add_sync(0xffffffffu, n);
+    if (lane == 0)
+        scratch[warp] = n;
+    __syncthreads();
+    n = lane < DRAW_WARPS ? scratch[lane] : 0;
+    int entry = __reduce_add_sync(0xffffffffu, lane < warp ? n : 0);
+    if (team->cluster) {
+        n = __reduce_add_sync(0xffffffffu, n);
+        if (threadIdx.x < team->size)
+            *cluster_peer(&d->n_drawn[team->member], (int)threadIdx.x) = n;
+        draw_meet(team);
+        entry += __reduce_add_sync(0xffffffffu, lane < team->member ? d->n_drawn[lane] : 0);
+    }
+    return entry + lanes_before(__popc(keys));
+}
+
+/* Draws for a unit by a step, as far as the first walk goes: *d, the marks, and where each thread
+ * then begins to put them down.  All threads. */
+static __device__ __forceinline__ struct draw_place
+draw_make(struct draw *d, const struct random_job *job, const struct team *team,
+          const struct draw_step *step, int unit, uint32_t *marks, int *scratch)
+{
+    __syncthreads(); /* all are done with the draw before */
+    clear_marks(marks);
+    if (threadIdx.x == 0)
+        draw_fill(d, job, step, unit);
+    if (!job->first) {
+        __syncthreads();
+        count_candidates(d, job, scratch);
+        __syncthreads();
+    }
+    if (threadIdx.x < WARP)
+        draw_number(d, job, team, step, scratch);
+    draw_meet(team);
+    if (threadIdx.x < team->size) {
+        struct draw_step *to = &d->step[team->cluster ? team->member : (int)threadIdx.x];
+        *(team->cluster ? cluster_peer(to, (int)threadIdx.x) : to) = *step;
+    }
+    mark_draws(d, team, marks, 0);
+    draw_meet(team);
+    struct draw_place place = {};
+    place.keys = find_keys(d, job, team, marks, 0, 0, &place.n, scratch);
+    if (job->lists)
+        place.entry = find_entry(d, job, team, marks, place.keys, scratch);
+    return place;
+}
+
+/* --- Putting it down ---------------------------------------------------------------------------
+ */
+
 /* Adds the drawn keys of a word to the heads that do not have them yet: those keep them as they
  * are.  In the first walk bitmaps that nobody has written yet become valid. */
 static __device__ __forceinline__ void add_keys(const struct draw *d, const struct random_job *job,
-                                                int word, uint32_t keys, bool first_walk,
-                                                float prob)
+                                                int word, uint32_t keys, bool first_walk)
 {
     const struct selection *sel = &job->sel;
     bool no_taken = job->first && first_walk, no_drawn = job->first_drawn && first_walk;
@@ -221,80 +396,122 @@ static __device__ __forceinline__ void add_keys(const struct draw *d, const stru
         float *key_prob =
             sel->key_prob + ((size_t)d->row * (size_t)sel->n_heads + (size_t)head) * sel->stride;
         for (; sel->mixed && added; added &= added - 1)
-            key_prob[word * 32 + __ffs((int)added) - 1] = prob;
+            key_prob[word * 32 + __ffs((int)added) - 1] = d->prob;
     }
 }
 
-/* Turns the marks of a walk into keys. */
-static __device__ __forceinline__ void keep_draws(const struct draw *d,
-                                                  const struct random_job *job,
-                                                  const struct team *team, const uint32_t *marks,
-                                                  int n_marks, int walk, float prob, int *scratch)
+/* Writes the keys of a word from an entry of the list on.  Returns the entry after them. */
+static __device__ __forceinline__ int list_keys(const struct draw *d, const struct random_job *job,
+                                                int word, uint32_t keys, int entry)
 {
-    int begin = min(team->member * d->slice, d->n_words);
-    int end = min(begin + d->slice, d->n_words), n = 0;
-    for (int round = begin; round < end; round += DRAW_THREADS) {
-        int word = round + (int)threadIdx.x, at, n_round;
-        uint32_t open = word < end ? draw_candidates(d, job, word) : 0;
-        if (job->first) {
-            at = open_before(&d->plan, word) - d->base[team->member];
-        } else {
-            at = n + block_scan(__popc(open), scratch, &n_round);
-            n += n_round;
-        }
-        uint32_t marked = read_marks(marks, n_marks, at - walk * MARK_WORDS * 32, __popc(open));
-        if (word < end)
-            add_keys(d, job, word, spread_marks(marked, open), walk == 0, prob);
+    const struct selection *sel = &job->sel;
+    uint32_t heads = (1u << sel->union_heads) - 1;
+    size_t list = ((size_t)d->row * (size_t)sel->n_unions + (size_t)d->which) * sel->stride;
+    for (; keys; keys &= keys - 1, entry++) {
+        uint32_t key = (uint32_t)(word * 32 + __ffs((int)keys) - 1);
+        sel->list[list + (size_t)entry] = key | heads << KEY_BITS;
+        sel->list_drawn[list + (size_t)entry] = (uint8_t)heads;
     }
+    return entry;
+}
+
+/* What selection_unite says of a list besides its keys; the own key of heads that have none.  One
+ * thread. */
+static __device__ __forceinline__ void list_close(const struct draw *d,
+                                                  const struct random_job *job)
+{
+    const struct selection *sel = &job->sel;
+    size_t at = (size_t)d->row * (size_t)sel->n_unions + (size_t)d->which;
+    uint32_t heads = (1u << sel->union_heads) - 1;
+    bool rescue = d->n == 0 && d->plan.n_ranges == 0 && !d->plan.full;
+    if (d->which == 0)
+        sel->resolved[d->row] = d->plan;
+    if (rescue) {
+        sel->list[at * sel->stride] = (uint32_t)d->position | heads << KEY_BITS;
+        sel->list_drawn[at * sel->stride] = 0;
+    }
+    sel->n_list[at] = d->n + rescue;
+    sel->n_selected[at] = (d->n + rescue) * sel->union_heads;
+    sel->rescued[at] = rescue ? heads : 0;
+}
+
+/* All threads. */
+static __device__ __forceinline__ void draw_put(const struct draw *d, const struct random_job *job,
+                                                const struct team *team, struct draw_place place,
+                                                uint32_t *marks, int *scratch)
+{
+    const struct selection *sel = &job->sel;
+    int end = slice_end(d, team);
+    for (int walk = 0; walk * MARK_WORDS < d->slice; walk++) {
+        if (walk > 0) {
+            __syncthreads();
+            clear_marks(marks);
+            draw_meet(team);
+            mark_draws(d, team, marks, walk);
+            draw_meet(team);
+            place.n = 0;
+        }
+        for (int round = 0; round < d->n_rounds; round++) {
+            int word = draw_word(d, team, round);
+            if (walk + round > 0)
+                place.keys = find_keys(d, job, team, marks, walk, round, &place.n, scratch);
+            if (job->lists && round > 0)
+                place.entry = __shfl_sync(0xffffffffu, place.entry, WARP - 1) +
+                              lanes_before(__popc(place.keys));
+            if (word < end)
+                add_keys(d, job, word, place.keys, walk == 0);
+            if (job->lists)
+                place.entry = list_keys(d, job, word, place.keys, place.entry);
+        }
+    }
+    int i = DRAW_THREADS - 1 - (int)threadIdx.x; /* the last warp has the fewest words */
+    if (team->member > 0)
+        return;
+    if (job->lists && i == 0)
+        list_close(d, job);
+    if (!sel->mixed && d->n_wanted > 0)
+        for (int head = d->group_begin + i; head < d->group_end; head += DRAW_THREADS)
+            sel->prob[(size_t)d->row * (size_t)sel->n_heads + (size_t)head] = d->prob;
 }
 
 /* --- The kernel ------------------------------------------------------------------------------- */
 
-__global__ void __launch_bounds__(DRAW_THREADS)
+__global__ void __launch_bounds__(DRAW_THREADS, 2)
     random_kernel(const __grid_constant__ struct random_job job)
 {
     __shared__ struct draw d;
     __shared__ __align__(16) uint32_t marks[MARK_WORDS];
     __shared__ int scratch[WARP];
-    const struct selection *sel = &job.sel;
+    struct team team = team_of(&job.split, (int)blockIdx.x);
+    struct draw_place place = {};
 
-    dependency_wait();
     dependency_release();
-    for (int unit = blockIdx.x; unit < job.split.n_units; unit += gridDim.x) {
-        struct team team = team_of(&job.split, unit);
-        __syncthreads();
-        if (threadIdx.x == 0)
-            draw_fill(&d, &job, unit);
-        __syncthreads();
-        if (d.n_wanted > 0)
-            count_slices(&d, &job, scratch);
-        else if (threadIdx.x <= team.size)
-            d.base[threadIdx.x] = 0;
-        __syncthreads();
-        int n_left = d.base[team.size], n = min(d.n_wanted, n_left);
-        float prob = n > 0 ? (float)((double)n / n_left) : 1.0f;
-        if (threadIdx.x == 0 && n > 0)
-            d.permutation =
-                permutation_make((uint32_t)n_left, job.att.step->seed, (uint32_t)job.att.layer,
-                                 (uint32_t)d.which, (uint32_t)d.position, (uint32_t)job.slot);
-        if (team.member == 0 && !sel->mixed && d.n_wanted > 0)
-            for (int head = d.group_begin + (int)threadIdx.x; head < d.group_end;
-                 head += DRAW_THREADS)
-                sel->prob[(size_t)d.row * (size_t)sel->n_heads + (size_t)head] = prob;
-        int n_marks = min(d.slice, (int)MARK_WORDS);
-        for (int walk = 0; walk * MARK_WORDS < d.slice; walk++) {
-            for (int i = threadIdx.x; i < n_marks; i += DRAW_THREADS)
-                marks[i] = 0;
-            draw_meet(&team);
-            mark_draws(&d, &team, marks, n, walk);
-            draw_meet(&team);
-            keep_draws(&d, &job, &team, marks, n_marks, walk, prob, scratch);
-            __syncthreads();
-        }
+    struct draw_step step = draw_step_of(&job);
+    if (job.first)
+        place = draw_make(&d, &job, &team, &step, (int)blockIdx.x, marks, scratch);
+    dependency_wait();
+    step = draw_step_of(&job);
+    bool made = job.first && draw_holds(&d, &team, &step);
+    for (int unit = blockIdx.x; unit < job.split.n_units; unit += gridDim.x, made = false) {
+        if (!made)
+            place = draw_make(&d, &job, &team, &step, unit, marks, scratch);
+        draw_put(&d, &job, &team, place, marks, scratch);
     }
 }
 
-static bool random_run(struct device *dev, struct selection *sel, const struct put_off *what, bool)
+/* Whether the draw can make the lists itself: a draw's keys are a list's, and slices take one walk.
+ * Blocks that do not reach each other cannot know what others draw. */
+static bool draw_lists(const struct selection *sel, const struct put_off *what,
+                       const struct team_split *split)
+{
+    bool whole = sel->union_heads == sel->group && (sel->shared || sel->group == 1);
+    int n_words = ceil_div(sel->att.max_keys, 32);
+    return what->first && whole && (split->clusters || split->log2_team == 0) &&
+           ceil_div(n_words, 1 << split->log2_team) <= MARK_WORDS;
+}
+
+static bool random_run(struct device *dev, struct selection *sel, const struct put_off *what,
+                       bool last)
 {
     int n_rows = sel->n_rows, max_keys = sel->att.max_keys;
     int n_choices = what->share == SHARE_GROUP ? sel->n_kv_heads : sel->n_heads;
@@ -308,10 +525,12 @@ static bool random_run(struct device *dev, struct selection *sel, const struct p
     job.slot = what->slot;
     if (!job.first_drawn && !job.split.clusters) /* blocks must not see each other's keys */
         job.split = team_split_of(dev, n_rows, n_choices, 1, DRAW_MIN_KEYS);
-    size_t n_bytes = cuda_one_per_sm(dev, 0);
-    team_fit(dev, random_kernel, &job.split, DRAW_THREADS, n_bytes);
+    job.lists = last && draw_lists(sel, what, &job.split);
+    assert(!what->first || (what->first_drawn && !sel->mixed));
+    /* Blocks that mostly wait need no multiprocessor of their own. */
+    size_t n_bytes = job.first ? 0 : cuda_one_per_sm(dev, 0);
     team_launch(dev, random_kernel, DRAW_THREADS, n_bytes, &job);
-    return false;
+    return job.lists;
 }
 
 void cuda_select_random(struct device *dev, struct selection *sel, const struct attention *att,

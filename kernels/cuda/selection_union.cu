@@ -46,6 +46,14 @@ struct union_sums {
     uint32_t heads;
 };
 
+/* Words that a block counts: those before its slice, with the last slice all. */
+static __device__ __forceinline__ int slice_counted(const struct unite_slice *s)
+{
+    if (s->begin >= s->end)
+        return 0;
+    return s->end == s->n_words ? s->n_words : s->begin;
+}
+
 /* --- Reading bitmaps ------------------------------------------------------------------------- */
 
 template <int HEADS>
@@ -112,6 +120,17 @@ static __device__ __forceinline__ void load_quad(struct union_quad<HEADS> *q,
     }
 }
 
+/* What a thread reads first: its word of the first tile, and its first words to count. */
+template <int HEADS>
+static __device__ __forceinline__ void
+load_first(struct union_word<HEADS> *w, struct union_quad<HEADS> *quad, const struct unite_slice *s,
+           const struct selection *sel)
+{
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    load_word(w, s, sel, lane < s->warp_words ? s->begin + warp * s->warp_words + lane : s->end);
+    load_quad(quad, s, sel, (int)threadIdx.x * QUAD_WORDS, slice_counted(s));
+}
+
 template <int HEADS>
 static __device__ __forceinline__ void
 add_quad(struct union_sums *sums, const struct union_quad<HEADS> *q, const struct unite_slice *s,
@@ -143,10 +162,12 @@ static __device__ __forceinline__ struct unite_slice find_slice(const struct uni
     s.which = blockIdx.y;
     s.position = shape->first_position + s.row;
     int first_head = s.which * sel->union_heads;
-    s.first_head = sel->shared ? first_head / sel->group * sel->group : first_head;
+    s.first_head = first_head;
+    if (sel->shared)
+        s.first_head = (int)((unsigned)first_head / (unsigned)sel->group) * sel->group;
     s.n_heads = !sel->listed ? 0 : sel->shared ? 1 : sel->union_heads;
-    s.n_words = row_words(shape, s.row);
-    int slice = (s.n_words + (int)gridDim.x - 1) / (int)gridDim.x;
+    s.n_words = min(row_words(shape, s.row), sel->n_words); /* which a guess may exceed */
+    int slice = (int)((unsigned)(s.n_words + (int)gridDim.x - 1) / gridDim.x);
     slice = (slice + QUAD_WORDS - 1) / QUAD_WORDS * QUAD_WORDS;
     s.begin = min((int)blockIdx.x * slice, s.n_words);
     s.end = min(s.begin + slice, s.n_words);
@@ -155,15 +176,11 @@ static __device__ __forceinline__ struct unite_slice find_slice(const struct uni
     return s;
 }
 
-/* One thread: the row's plan, written down where it is the same for all its heads. */
-static __device__ __forceinline__ void write_plan(struct row_plan *plan,
-                                                  const struct unite_job *job,
-                                                  const struct call_shape *shape,
-                                                  const struct unite_slice *s)
+/* One thread writes down the row's plan where it is the same for all its heads. */
+static __device__ __forceinline__ void
+write_plan(const struct row_plan *plan, const struct selection *sel, const struct unite_slice *s)
 {
-    const struct selection *sel = &job->sel;
     size_t at = (size_t)s->row * (size_t)sel->n_unions + (size_t)s->which;
-    *plan = resolve_plan(&sel->plan, &job->att, shape, s->row);
     if (s->which == 0 && blockIdx.x == 0)
         sel->resolved[s->row] = *plan;
     if (plan->full && blockIdx.x == 0) {
@@ -245,20 +262,27 @@ __global__ void __launch_bounds__(UNITE_THREADS, HEADS > 4 ? 1 : 2)
     const struct selection *sel = &job.sel;
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 
-    dependency_wait();
     dependency_release();
+    struct call_shape guess = call_shape(&job.att);
+    struct unite_slice s = find_slice(&job, &guess);
+    if (threadIdx.x == 0)
+        plan = resolve_plan(&sel->plan, &job.att, &guess, s.row);
+    dependency_wait();
     struct call_shape shape = call_shape(&job.att);
-    struct unite_slice s = find_slice(&job, &shape);
-    bool last = s.end == s.n_words;
-    int n_counted = s.begin >= s.end ? 0 : last ? s.n_words : s.begin;
-    int quad_word = (int)threadIdx.x * QUAD_WORDS, word = s.begin + warp * s.warp_words;
-    bool mine = lane < s.warp_words;
     struct union_word<HEADS> w;
     struct union_quad<HEADS> quad;
-    load_word(&w, &s, sel, mine ? word + lane : s.end);
-    load_quad(&quad, &s, sel, quad_word, n_counted);
+    load_first(&w, &quad, &s, sel);
+    if (!call_shape_same(&shape, &guess)) {
+        s = find_slice(&job, &shape);
+        load_first(&w, &quad, &s, sel);
+        if (threadIdx.x == 0)
+            plan = resolve_plan(&sel->plan, &job.att, &shape, s.row);
+    }
+    bool last = s.end == s.n_words, mine = lane < s.warp_words;
+    int n_counted = slice_counted(&s), quad_word = (int)threadIdx.x * QUAD_WORDS;
+    int word = s.begin + warp * s.warp_words;
     if (threadIdx.x == 0)
-        write_plan(&plan, &job, &shape, &s);
+        write_plan(&plan, sel, &s);
     __syncthreads();
     if (plan.full || s.begin >= s.end)
         return;
