@@ -6,9 +6,12 @@
  * those that a team waits for have either started or will start next: no block waits for one that
  * cannot run.  A choice small enough for one block needs none of this and takes the same way.
  *
+ * Or each tells all others one word, and what it has posted before that word is there for them to
+ * read: the shortest way if every block can work out the result by itself.
+ *
  * The memory is a selection's select_work: a ticket, then a slot per unit (a block of a team).  A
- * team uses the slot of its first unit; boards are each unit's own.  Counters, gathering sums and
- * the ticket are zero between operations, the epoch keeps its last value. */
+ * team uses the slot of its first unit; boards and posts are each unit's own.  Counters, gathering
+ * sums, told words and the ticket are zero between operations, the epoch keeps its last value. */
 #ifndef ATTNSCOPE_KERNELS_CUDA_SELECT_TEAM_CUH
 #define ATTNSCOPE_KERNELS_CUDA_SELECT_TEAM_CUH
 
@@ -20,11 +23,23 @@ enum {
     TEAM_SUMS = 2048,    /* 64-bit sums that a team's blocks add to */
     TEAM_BOARD = 1024,   /* words that each block tells */
     TEAM_RESULTS = 512,  /* words that the last to arrive publishes */
-    TEAM_COUNTERS = 32,  /* words: arrivals, epoch */
+    TEAM_TALKS = 2,      /* words that each block can tell all others */
+    TEAM_POST = 8448,    /* words that each block posts for the others */
+    TEAM_COUNTERS = 32,  /* words: arrivals, epoch, departures */
     TEAM_HEAD_WORDS = 32 /* before the slots: the ticket */
 };
 
-enum { TEAM_SLOT_WORDS = TEAM_COUNTERS + TEAM_RESULTS + 2 * TEAM_SUMS + TEAM_BOARD };
+/* Where the parts of a slot begin, in words: after the counters. */
+enum {
+    TEAM_AT_RESULTS = TEAM_COUNTERS,
+    TEAM_AT_SUMS = TEAM_AT_RESULTS + TEAM_RESULTS,
+    TEAM_AT_BOARD = TEAM_AT_SUMS + 2 * TEAM_SUMS,
+    TEAM_AT_TOLD = TEAM_AT_BOARD + TEAM_BOARD,
+    TEAM_AT_POST = TEAM_AT_TOLD + 2 * TEAM_TALKS * TEAM_MAX,
+    TEAM_SLOT_WORDS = TEAM_AT_POST + TEAM_POST
+};
+
+static_assert(TEAM_AT_POST % 4 == 0 && TEAM_SLOT_WORDS % 4 == 0, "posts are read 16 bytes at once");
 
 /* How a launch is split. */
 struct team_split {
@@ -35,10 +50,12 @@ struct team_split {
 
 struct team {
     int size, member;
-    uint32_t *counters;       /* [2] arrivals, epoch */
+    uint32_t *counters;       /* [3] arrivals, epoch, departures */
     uint32_t *results;        /* [TEAM_RESULTS] */
     unsigned long long *sums; /* [TEAM_SUMS] */
     uint32_t *board, *boards; /* [TEAM_BOARD] this block's; the first member's */
+    unsigned long long *told; /* [TEAM_TALKS, TEAM_MAX] not 0: the member has told it */
+    uint32_t *posts;          /* [TEAM_POST] the first member's; see team_post */
     uint32_t seen;            /* the epoch before the next meeting: thread 0's */
     int last;                 /* this block came last */
 };
@@ -90,23 +107,39 @@ static __device__ __forceinline__ int team_first_unit(const struct team_split *s
     return *shared_unit;
 }
 
-/* The team of a unit, in shared memory: thread 0 fills in, and the caller's next barrier shows it
- * to the others.  No member's epoch moves before all have arrived once, so they read it alike. */
-static __device__ __forceinline__ void team_start(struct team *t, const struct team_split *split,
+/* One thread: where the team of a unit meets.  It may be called before dependency_wait. */
+static __device__ __forceinline__ void team_place(struct team *t, const struct team_split *split,
                                                   uint32_t *work, int unit)
 {
-    if (threadIdx.x > 0)
-        return;
     t->size = split->team;
     t->member = unit % split->team;
     int own = split->team == 1 ? (int)blockIdx.x : unit;
     uint32_t *slot = work + TEAM_HEAD_WORDS + (size_t)(own - t->member) * TEAM_SLOT_WORDS;
     t->counters = slot;
-    t->results = slot + TEAM_COUNTERS;
-    t->sums = (unsigned long long *)(slot + TEAM_COUNTERS + TEAM_RESULTS);
-    t->boards = slot + TEAM_COUNTERS + TEAM_RESULTS + 2 * TEAM_SUMS;
+    t->results = slot + TEAM_AT_RESULTS;
+    t->sums = (unsigned long long *)(slot + TEAM_AT_SUMS);
+    t->boards = slot + TEAM_AT_BOARD;
     t->board = t->boards + (size_t)t->member * TEAM_SLOT_WORDS;
+    t->told = (unsigned long long *)(slot + TEAM_AT_TOLD);
+    t->posts = slot + TEAM_AT_POST;
+}
+
+/* One thread, before the first team_arrive: no member's epoch moves before all have arrived once,
+ * so they read it alike. */
+static __device__ __forceinline__ void team_see(struct team *t)
+{
     t->seen = t->size > 1 ? *team_epoch(t) : 0;
+}
+
+/* The team of a unit, in shared memory: thread 0 fills in, and the caller's next barrier shows it
+ * to the others. */
+static __device__ __forceinline__ void team_start(struct team *t, const struct team_split *split,
+                                                  uint32_t *work, int unit)
+{
+    if (threadIdx.x > 0)
+        return;
+    team_place(t, split, work, unit);
+    team_see(t);
 }
 
 /* All threads arrive, after the block has told what it has to tell.  True in the block that comes
@@ -150,6 +183,55 @@ static __device__ __forceinline__ void team_await(struct team *t)
         __threadfence();
     }
     __syncthreads();
+}
+
+/* --- Words for all ---------------------------------------------------------------------------- */
+
+/* What a member posts. */
+static __device__ __forceinline__ uint32_t *team_post(const struct team *t, int member)
+{
+    return t->posts + (size_t)member * TEAM_SLOT_WORDS;
+}
+
+/* Thread 0's word, not 0, goes to all members: all [TEAM_MAX], shared, is what they tell.  What the
+ * block's threads wrote before is there for the others to read (past the first-level cache).  All
+ * threads; of talks 0 .. TEAM_TALKS - 1 each once. */
+static __device__ __forceinline__ void team_tell(const struct team *t, int talk,
+                                                 unsigned long long word, unsigned long long *all)
+{
+    volatile unsigned long long *told = t->told + talk * TEAM_MAX;
+    __syncthreads();
+    if (t->size == 1) {
+        if (threadIdx.x == 0)
+            all[0] = word;
+    } else if (threadIdx.x < WARP) {
+        if (threadIdx.x == 0) {
+            __threadfence();
+            told[t->member] = word;
+        }
+        __syncwarp();
+        if ((int)threadIdx.x < t->size) {
+            unsigned long long other;
+            while ((other = told[threadIdx.x]) == 0)
+                ;
+            all[threadIdx.x] = other;
+        }
+        __threadfence();
+    }
+    __syncthreads();
+}
+
+/* One thread, once the block has heard all that it asked for: the last to leave takes back what has
+ * been told. */
+static __device__ __forceinline__ void team_leave(const struct team *t)
+{
+    if (t->size == 1)
+        return;
+    __threadfence();
+    if (atomicInc(&t->counters[2], (uint32_t)t->size - 1) != (uint32_t)t->size - 1)
+        return;
+    for (int i = 0; i < TEAM_TALKS * TEAM_MAX; i++)
+        t->told[i] = 0;
 }
 
 #endif

@@ -31,6 +31,7 @@ struct choose_job {
     enum share share;
     bool first;         /* the bitmaps hold nothing yet */
     int n_staged_words; /* of a slice, whose orders fit into shared memory; 0: they do not */
+    bool lists;         /* of top-k: it makes the selection's lists too */
     double top_p;       /* of top-p */
     bool of_total;
 };
@@ -98,6 +99,30 @@ static __device__ __forceinline__ size_t bitmap_of(const struct choice *c,
     return ((size_t)c->row * (size_t)job->sel.n_heads + (size_t)head) * (size_t)job->sel.n_words;
 }
 
+/* One thread: a unit's choice in a step of that shape, which may be a guess. */
+static __device__ __forceinline__ void choice_fill(struct choice *c, const struct choose_job *job,
+                                                   const struct call_shape *shape, int unit)
+{
+    const struct select_plan *plan = &job->sel.plan;
+    int choice = unit / job->split.team, member = unit % job->split.team;
+    c->row = choice / job->split.n_choices;
+    c->which = choice % job->split.n_choices;
+    c->plan = resolve_plan(plan, &job->att, shape, c->row);
+    c->n_keys = shape->n_keys;
+    c->e = budget_resolve(plan->part[plan->n - 1].size, shape->n_keys);
+    c->idle = c->plan.full;
+    int n = job->share == SHARE_GROUP ? job->sel.group : 1;
+    c->score_begin = c->which * n;
+    c->score_end = c->score_begin + n;
+    c->head_begin = c->score_begin;
+    c->head_end = job->sel.shared ? c->head_begin + 1 : c->score_end;
+    int n_words = min(max(row_words(shape, c->row), 0), job->sel.n_words);
+    int slice = (n_words + job->split.team - 1) / job->split.team;
+    slice = (slice + BATCH_WORDS - 1) / BATCH_WORDS * BATCH_WORDS;
+    c->begin = min(member * slice, n_words);
+    c->end = min(c->begin + slice, n_words);
+}
+
 /* All threads; thread 0 fills in. */
 static __device__ __forceinline__ void choice_start(struct choice *c, struct team *team,
                                                     const struct choose_job *job, int unit)
@@ -105,26 +130,8 @@ static __device__ __forceinline__ void choice_start(struct choice *c, struct tea
     __syncthreads();
     team_start(team, &job->split, job->sel.select_work, unit);
     if (threadIdx.x == 0) {
-        const struct select_plan *plan = &job->sel.plan;
         struct call_shape shape = call_shape(&job->att);
-        int choice = unit / job->split.team, member = unit % job->split.team;
-        bool chosen;
-        c->row = choice / job->split.n_choices;
-        c->which = choice % job->split.n_choices;
-        c->plan = resolve_parts(plan, &job->att, &shape, c->row, &chosen);
-        c->n_keys = shape.n_keys;
-        c->e = budget_resolve(plan->part[plan->n - 1].size, shape.n_keys);
-        c->idle = c->plan.full;
-        int n = job->share == SHARE_GROUP ? job->sel.group : 1;
-        c->score_begin = c->which * n;
-        c->score_end = c->score_begin + n;
-        c->head_begin = c->score_begin;
-        c->head_end = job->sel.shared ? c->head_begin + 1 : c->score_end;
-        int n_words = row_words(&shape, c->row);
-        int slice = (n_words + job->split.team - 1) / job->split.team;
-        slice = (slice + BATCH_WORDS - 1) / BATCH_WORDS * BATCH_WORDS;
-        c->begin = min(member * slice, n_words);
-        c->end = min(c->begin + slice, n_words);
+        choice_fill(c, job, &shape, unit);
     }
     __syncthreads();
 }
