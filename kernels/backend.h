@@ -162,6 +162,54 @@ enum share {
  * K/V row is read once.  Or `full`: every visible key. */
 struct selection;
 
+/* --- Indexes over keys --------------------------------------------------------------------- */
+
+/* What maskers keep of the keys, so that they need not read them all at each step. */
+enum key_index_kind {
+    INDEX_HASH, /* bits per key and query head by small networks: HashAttention */
+    INDEX_PAGES /* bounds of pages of keys: Quest */
+};
+
+enum { HASH_MAX_LINEARS = 4, HASH_MAX_WIDTH = 512, HASH_MAX_BITS = 256 };
+enum hash_activation { HASH_SILU, HASH_RELU, HASH_GELU_ERF, HASH_TANH };
+enum hash_side { HASH_QUERY, HASH_KEY, HASH_SIDES };
+
+/* The networks of INDEX_HASH, one per side, layer and query head: x = act(x W + b) for all linears
+ * but the last, which has no activation; then bit i is set where x_i > 0.  Bits are packed into
+ * words of 32, bit i at 1 << i % 32 of word i / 32.  A key is hashed once for each query head of
+ * its KV head.  The score is bits - 2 * Hamming distance.
+ * Source: Desai et al. 2024, "HashAttention", arXiv 2412.14468. */
+struct hash_networks {
+    int n_linears;                   /* 1 .. HASH_MAX_LINEARS */
+    int width[HASH_MAX_LINEARS + 1]; /* [0] is head_dim, [n_linears] the number of bits */
+    enum hash_activation activation;
+    /* Host memory, read by index_open alone, which may keep it narrower where that is exact.
+     *   w [n_layers, n_heads, width[i], width[i + 1]]   b [n_layers, n_heads, width[i + 1]] */
+    const float *w[HASH_SIDES][HASH_MAX_LINEARS], *b[HASH_SIDES][HASH_MAX_LINEARS];
+};
+
+/* The pages of INDEX_PAGES: page p is keys [p page_size, (p + 1) page_size), of which it keeps the
+ * smallest and largest value per element, for each KV head.  The score of a page is
+ * scale * sum_d max(q_d lo_d, q_d hi_d).  Bounds are over all keys of the page that are there, the
+ * call's own rows included, whether a row sees them or not.  Below 16 bits, lo and hi are each
+ * rounded to 2^label_bits steps between their smallest and largest element.
+ * Source: Tang et al. 2024, "Quest", arXiv 2406.10774. */
+struct key_pages {
+    int page_size;  /* >= 1 */
+    int label_bits; /* 1 .. 16; 16: as they are */
+};
+
+struct key_index_config {
+    enum key_index_kind kind;
+    int n_layers, n_heads, n_kv_heads, head_dim;
+    int max_keys;
+    struct hash_networks hash; /* INDEX_HASH */
+    struct key_pages pages;    /* INDEX_PAGES */
+};
+
+/* (device object) An index over the keys of one lane, all layers; see index_update. */
+struct key_index;
+
 /* (device) What a probe measures for one attention call; see the operation. */
 struct attention_probe {
     float *recall; /* [n_rows, n_heads] dense softmax mass on selected keys (device) */
@@ -201,6 +249,13 @@ struct workspace_need {
 };
 
 /* --- The table ---------------------------------------------------------------------------- */
+
+/* Marks entries that a table may leave out: C++ warns of those without a default. */
+#ifdef __cplusplus
+#define BACKEND_OPTIONAL = nullptr
+#else
+#define BACKEND_OPTIONAL
+#endif
 
 struct backend {
     const char *name; /* "cpu", "cuda" */
@@ -328,12 +383,40 @@ struct backend {
      * fast it is, so that what reads weights is best held to a plain read of these weights. */
     double (*measure_read_of)(struct device *dev, const void *p, size_t n_bytes);
     double (*measure_peak_flops)(struct device *dev);
+
+    /* Indexes over keys; all NULL where there are none.  An index belongs to one lane and is
+     * empty at first.  index_open copies what it needs of config; NULL on failure with the reason,
+     * one sentence, in why [n_why]: out of memory, or a kind that this backend has not. */
+    struct key_index *(*index_open)(struct device *dev, const struct key_index_config *config,
+                                    char *why, size_t n_why) BACKEND_OPTIONAL;
+    void (*index_close)(struct device *dev, struct key_index *index) BACKEND_OPTIONAL;
+    /* About the bytes of device memory that index_open takes; weights may be NULL here. */
+    uint64_t (*index_bytes)(struct device *dev,
+                            const struct key_index_config *config) BACKEND_OPTIONAL;
+    /* Brings layer att->layer of the index up to all K keys of the call, for whole calls
+     * (row_offset 0).  Of att only kv, step, the row counts, layer and max_keys are read, and
+     * n_rows may be 0: keys that are there without a query, as a context that was prefilled.
+     *   The call's own rows, keys n_context + n_tail and on, are always indexed; of those before,
+     * the ones that the layer has not seen.  What the layer knew of keys from n_context + n_tail on
+     * is forgotten: a question that rewinds to the context, or a call that is run once more. */
+    void (*index_update)(struct device *dev, struct key_index *index,
+                         const struct attention *att) BACKEND_OPTIONAL;
+    /* The index's scores for every row and query head into the selection's score buffer: one per
+     * visible key (INDEX_HASH; select_top_k chooses by them), or one per page that has a visible
+     * key, page p at entry p (INDEX_PAGES; select_pages).  The index is up to date. */
+    void (*score_index)(struct device *dev, struct selection *sel, const struct key_index *index,
+                        const struct attention *att) BACKEND_OPTIONAL;
+    /* From page scores: the max(3, e / page_size) best pages that a row sees a key of (fewer if
+     * there are fewer), ties to the lower page, and of each the keys that it sees, with p = 1.
+     * Pages are chosen whatever is selected already; full if K <= e. */
+    void (*select_pages)(struct device *dev, struct selection *sel, const struct attention *att,
+                         struct budget size, int page_size, enum share share) BACKEND_OPTIONAL;
 };
 
 extern const struct backend backend_cpu;
 
 /* What a module exports as `attnscope_backend`: its table, if it was built for this interface. */
-enum { BACKEND_INTERFACE = 1 };
+enum { BACKEND_INTERFACE = 2 };
 typedef const struct backend *backend_module(int interface);
 
 /* Names of the backends, in order of preference, NULL-terminated. */

@@ -125,11 +125,19 @@ static inline void read_selection(struct outcome *o, const struct selection *sel
                                                         o->prob[first + i][h]);
 }
 
+static inline void once(const struct stack *stack, struct selection *sel,
+                        const struct attention *att)
+{
+    struct error err = {0};
+    if (!sparse_attention_once(stack, backend, dev, sel, att, &err))
+        fail_msg("%s", err.text);
+}
+
 static inline struct outcome *run(struct scene *s, const struct stack *stack)
 {
     struct outcome *o = xcalloc(1, sizeof *o);
     assert_in_range(s->in.n_rows, 1, 64);
-    sparse_attention_once(stack, backend, dev, s->sel, &s->att);
+    once(stack, s->sel, &s->att);
     read_selection(o, s->sel, 0, s->in.n_rows);
     o->out = download_out(s);
     return o;
@@ -154,6 +162,9 @@ static inline struct stack alone(const struct masker *m)
 {
     struct stack s = {0};
     assert_true(stack_add(&s, m, NULL));
+    for (int i = 0; i < m->n_params; i++)
+        if (m->params[i].kind == PARAM_PATH) /* of weights: those that need no file */
+            assert_true(masker_value_parse(m, &s.items[0].values, i, "random", NULL));
     return s;
 }
 

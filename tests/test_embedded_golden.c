@@ -33,8 +33,17 @@ static const char *const stacks[][2] = {
     {"sink16+local128+oracle5%", "sink:16,local:128,oracle-topk:5%"},
     {"sink4+local32+oracle1%", "sink:4,local:32,oracle-topk:1%"},
     {"sink16+local64+oraclep0.9", "sink:16,local:64,oracle-topp:0.9"},
+    {"sink16+local64+quest10%", "sink:16,local:64,quest:10%"},
 };
 enum { N_STACKS = sizeof stacks / sizeof stacks[0] };
+
+/* The last one needs an index, which not every backend has. */
+static int n_stacks(void)
+{
+    char why[256];
+    const struct backend *backend = backend_find(test_backend(), why, sizeof why);
+    return backend && backend->index_open ? N_STACKS : N_STACKS - 1;
+}
 
 struct golden {
     struct json *dense, *sparse;
@@ -151,7 +160,7 @@ static int compare(const struct golden *g, struct report *r, int question, int n
     assert_string_equal(answer_of(r, question, 0), text_of(c, "answer"));
 
     int n_different = 0;
-    for (int s = 0; s < N_STACKS; s++) {
+    for (int s = 0; s < n_stacks(); s++) {
         const struct json *v = json_first(json_get(json_get(g->sparse, "stacks"), stacks[s][0]));
         for (int i = 0; i < number; i++)
             v = json_next(v);
@@ -164,7 +173,7 @@ static int compare(const struct golden *g, struct report *r, int question, int n
     return n_different;
 }
 
-/* All questions of one context in one request: dense and the four stacks. */
+/* All questions of one context in one request: dense and the stacks. */
 static int run_context(const struct golden *g, struct engine *e, int first, int n)
 {
     struct error err = {0};
@@ -175,7 +184,7 @@ static int run_context(const struct golden *g, struct engine *e, int first, int 
     r.n_context = strlen(r.context);
     for (int i = 0; i < n; i++)
         assert_true(request_add_question(&r, text_of(g->cases[first + i], "question"), &err));
-    for (int s = 0; s < N_STACKS; s++) {
+    for (int s = 0; s < n_stacks(); s++) {
         struct stack stack;
         if (!stack_parse(&stack, stacks[s][1], &err) || !request_add_lane(&r, NULL, &stack, &err))
             fail_msg("%s: %s", stacks[s][1], err.text);

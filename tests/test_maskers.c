@@ -188,7 +188,7 @@ static void expect_unbiased(const char *stack_text)
     }
     for (int seed = 0; seed < SEEDS; seed++) {
         set_seed(s, (uint64_t)seed);
-        sparse_attention_once(&stack, backend, dev, s->sel, &s->att);
+        once(&stack, s->sel, &s->att);
         int n = backend->selection_get(dev, s->sel, 0, head, keys, prob);
         double estimate[2] = {0};
         for (int i = 0; i < n; i++) {

@@ -25,6 +25,9 @@ static const char *const piece_stacks[] = {
     "oracle-topp:0.6:mass=total:share=group",
     "sink:4,local:16,random:0.1",
     "random:0.05:share=group",
+    "sink:4,hash:5%:weights=random",
+    "local:16,quest:40:page_size=8",
+    "random:0.1,quest:40:page_size=8:share=group",
     "sink:299",
     "dense",
 };
@@ -34,7 +37,7 @@ static void run_in_pieces(struct scene *s, const struct stack *stack, int rows, 
     for (int row = 0; row < s->in.n_rows; row += rows) {
         int left = s->in.n_rows - row, n = left < rows ? left : rows;
         struct attention piece = sparse_attention_rows(&s->att, row, n);
-        sparse_attention_once(stack, backend, dev, s->sel, &piece);
+        once(stack, s->sel, &piece);
         read_selection(o, s->sel, row, n);
     }
     o->out = download_out(s);
@@ -63,9 +66,10 @@ static struct sparse_attention *open_method(const char *stack_text, int n_layers
     struct stack stack = parsed(stack_text);
     struct model_config config = {
         .n_layers = n_layers, .n_heads = N_HEADS, .n_kv_heads = N_KV_HEADS, .head_dim = HEAD_DIM};
+    struct masker_model model = {.config = &config};
     struct error err = {0};
     struct sparse_attention *s =
-        sparse_attention_open(&stack, backend, dev, &config, max_keys, &err);
+        sparse_attention_open(&stack, backend, dev, &model, max_keys, &err);
     if (!s)
         fail_msg("%s", err.text);
     return s;
@@ -91,6 +95,91 @@ static void test_the_method_chops_and_equals_the_whole_call(void **state)
         outcome_free(whole);
         scene_close(s);
     }
+}
+
+/* --- Indexes that grow ---------------------------------------------------------------------- */
+
+enum { FIRST = 100, GROWN = 1100, LAST = 20 };
+
+/* A call of rows [from, from + n) over the keys up to them, of a scene of GROWN rows and keys. */
+static struct attention rows_of(struct scene *s, int from, int n)
+{
+    struct attention att = s->att;
+    struct step_state step = {.n_context = from, .seed = 7};
+    backend->upload(dev, s->stage.step, &step, sizeof step);
+    att.q += (size_t)from * (size_t)att.q_stride;
+    att.n_rows = n;
+    return att;
+}
+
+static float *attended(struct scene *s, struct sparse_attention *sparse, int from, int n)
+{
+    struct attention att = rows_of(s, from, n);
+    struct attention_method method = sparse_attention_method(sparse);
+    method.attend(method.user, &att);
+    return download_out(s);
+}
+
+static void expect_grown_as_fresh(const char *text, struct scene *s, struct sparse_attention *grown,
+                                  int from)
+{
+    struct sparse_attention *fresh = open_method(text, 1, GROWN);
+    float *got = attended(s, grown, from, 1), *want = attended(s, fresh, from, 1);
+    if (memcmp(got, want, N_HEADS * HEAD_DIM * sizeof *got) != 0)
+        fail_msg("%s: grown to key %d attends otherwise than a fresh index", text, from);
+    free(got);
+    free(want);
+    sparse_attention_close(fresh);
+}
+
+/* A context at once, then key by key; then a rewind to an earlier key, with other keys after it. */
+static void test_an_index_that_grew_by_1000_keys_equals_one_from_scratch(void **state)
+{
+    (void)state;
+    static const char *const stacks[] = {
+        "hash:5%:weights=random",
+        "sink:4,local:16,hash:5%:weights=random:share=group",
+        "quest:10%",
+        "sink:4,local:16,quest:64:page_size=7:label_bits=4",
+    };
+    for (size_t i = 0; i < sizeof stacks / sizeof stacks[0]; i++) {
+        struct scene *s = scene_open(GROWN, GROWN, 7);
+        struct sparse_attention *grown = open_method(stacks[i], 1, GROWN);
+        free(attended(s, grown, 0, FIRST));
+        for (int from = FIRST; from < GROWN - 1; from++)
+            free(attended(s, grown, from, 1));
+        expect_grown_as_fresh(stacks[i], s, grown, GROWN - 1);
+        for (size_t head = 0; head < N_KV_HEADS; head++)
+            for (size_t k = (FIRST + 5) * HEAD_DIM; k < GROWN * HEAD_DIM; k++)
+                s->in.k[head * GROWN * HEAD_DIM + k] *= -1;
+        backend->upload(dev, s->att.kv.k[KV_CONTEXT], s->in.k,
+                        (size_t)(N_KV_HEADS * GROWN * HEAD_DIM) * sizeof(float));
+        free(attended(s, grown, FIRST + 5, LAST));
+        struct sparse_attention *fresh = open_method(stacks[i], 1, GROWN);
+        float *got = attended(s, grown, FIRST + 5 + LAST, 1);
+        float *want = attended(s, fresh, FIRST + 5 + LAST, 1);
+        assert_memory_equal(got, want, N_HEADS * HEAD_DIM * sizeof *got);
+        free(got);
+        free(want);
+        sparse_attention_close(fresh);
+        sparse_attention_close(grown);
+        scene_close(s);
+    }
+}
+
+static void test_hash_without_weights_says_what_to_do(void **state)
+{
+    (void)state;
+    struct stack stack = parsed("hash:5%");
+    struct model_config config = {
+        .n_layers = 1, .n_heads = N_HEADS, .n_kv_heads = N_KV_HEADS, .head_dim = HEAD_DIM};
+    struct masker_model model = {.config = &config, .folder = "/nowhere"};
+    struct error err = {0};
+    assert_null(sparse_attention_open(&stack, backend, dev, &model, 100, &err));
+    assert_non_null(strstr(err.text, "hash: this model has no hash_attention.safetensors"));
+    stack = parsed("hash:5%:weights=random:bits=16");
+    assert_null(sparse_attention_open(&stack, backend, dev, &model, 100, &err));
+    assert_non_null(strstr(err.text, "bits is 16, but the weights have 32"));
 }
 
 /* --- Probes and time ------------------------------------------------------------------------ */
@@ -216,6 +305,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_call_in_pieces_equals_the_whole_call),
         cmocka_unit_test(test_the_method_chops_and_equals_the_whole_call),
+        cmocka_unit_test(test_an_index_that_grew_by_1000_keys_equals_one_from_scratch),
+        cmocka_unit_test(test_hash_without_weights_says_what_to_do),
         cmocka_unit_test(test_probes_measure_recall_and_output_error),
         cmocka_unit_test(test_time_is_counted_over_layers_but_not_while_probing),
         cmocka_unit_test(test_the_untimed_method_does_the_same_and_is_not_timed),

@@ -198,6 +198,8 @@ static struct budget random_value(const struct masker_param *p)
         while (p->choices[n])
             n++;
         v.value = draw(n);
+    } else if (p->kind == PARAM_COUNT) {
+        v.value = p->min + draw((unsigned)(p->max - p->min) + 1);
     } else if (p->kind == PARAM_REAL) {
         double high = p->max < 1000 ? p->max : 1000;
         v.value = p->min + (high - p->min) * (draw(1 << 20) + 1) / (1 << 20);
@@ -207,6 +209,16 @@ static struct budget random_value(const struct masker_param *p)
         v.value = p->min + draw(100000);
     }
     return v;
+}
+
+/* With what separates in the short form; no blanks at the ends, which are trimmed. */
+static void random_path(char *path)
+{
+    static const char letters[] = "a/b.:,\\=\"x";
+    unsigned n = draw(12);
+    for (unsigned i = 0; i < n; i++)
+        path[i] = letters[draw(sizeof letters - 1)];
+    path[n] = '\0';
 }
 
 static struct stack random_stack(void)
@@ -223,7 +235,10 @@ static struct stack random_stack(void)
         sampler |= m->kind == MASKER_SAMPLER;
         assert_true(stack_add(&s, m, NULL));
         for (int j = 0; j < m->n_params; j++)
-            s.items[s.n - 1].values.param[j] = random_value(&m->params[j]);
+            if (m->params[j].kind == PARAM_PATH)
+                random_path(s.items[s.n - 1].values.path);
+            else
+                s.items[s.n - 1].values.param[j] = random_value(&m->params[j]);
     }
     return s;
 }

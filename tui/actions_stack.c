@@ -174,24 +174,33 @@ void act_value_halve(struct app *app, const char *argument)
     step_value(app, -2, "value-halve");
 }
 
+static void type_value(struct app *app, int row, const char *text)
+{
+    struct stack s = edited_copy(app);
+    struct stack_item *item = &s.items[app->masker_row];
+    struct error err;
+    if (!masker_value_parse(item->masker, &item->values, row, text, &err)) {
+        app_error(app, &err);
+        return;
+    }
+    app_log_action(app, "value-type", NULL);
+    app_edit_stack(app, &s);
+}
+
 void act_value_type(struct app *app, const char *argument)
 {
     int row = 0;
-    const struct masker_param *p = current_param(app, &row);
-    struct error err;
-    struct budget value;
-    if (!p)
+    if (!current_param(app, &row))
         return;
-    if (!argument) {
-        struct buf now = {0};
-        param_write(p, app_stack(app)->items[app->masker_row].values.param[row], &now);
-        app_prompt(app, PROMPT_VALUE, now.data);
-        buf_free(&now);
-    } else if (param_parse(p, argument, &value, &err)) {
-        set_value(app, row, value, "value-type");
-    } else {
-        app_error(app, &err);
+    if (argument) {
+        type_value(app, row, argument);
+        return;
     }
+    struct buf now = {0};
+    const struct stack_item *item = &app_stack(app)->items[app->masker_row];
+    masker_value_write(item->masker, &item->values, row, &now);
+    app_prompt(app, PROMPT_VALUE, now.data ? now.data : "");
+    buf_free(&now);
 }
 
 void act_value_default(struct app *app, const char *argument)
@@ -199,7 +208,9 @@ void act_value_default(struct app *app, const char *argument)
     (void)argument;
     int row = 0;
     const struct masker_param *p = current_param(app, &row);
-    if (p)
+    if (p && p->kind == PARAM_PATH)
+        type_value(app, row, "");
+    else if (p)
         set_value(app, row, p->fallback, "value-default");
 }
 

@@ -135,7 +135,7 @@ static void accept_value(struct app *app, const char *text)
     int row = app->focus == PANE_PARAMS ? app->param_row : 0;
     if (row >= item->masker->n_params)
         return;
-    if (!param_parse(&item->masker->params[row], text, &item->values.param[row], &err)) {
+    if (!masker_value_parse(item->masker, &item->values, row, text, &err)) {
         app_error(app, &err);
         return;
     }

@@ -25,7 +25,7 @@ static int put_wrapped(struct grid *g, struct rect area, int x, int y, enum role
 
 static void write_value(const struct stack_item *item, int row, struct buf *out)
 {
-    param_write(&item->masker->params[row], item->values.param[row], out);
+    masker_value_write(item->masker, &item->values, row, out);
 }
 
 /* Keys that the masker's main parameter stands for, as a share of all; < 0: it says nothing. */
@@ -135,6 +135,8 @@ void stack_panel_draw(const struct app *app, struct grid *g, struct rect area)
 static double position(const struct masker_param *p, struct budget value)
 {
     double low = p->min, high = p->max, v = value.value;
+    if (p->kind == PARAM_PATH)
+        return 0;
     if (p->kind == PARAM_CHOICE) {
         int n = 0;
         while (p->choices[n])
@@ -170,6 +172,10 @@ static void write_range(const struct masker_param *p, struct buf *out)
     if (p->kind == PARAM_CHOICE) {
         for (int i = 0; p->choices[i]; i++)
             buf_printf(out, "%s%s", i ? " | " : "", p->choices[i]);
+        return;
+    }
+    if (p->kind == PARAM_PATH) {
+        buf_append_str(out, "a file");
         return;
     }
     buf_printf(out, "%g%s", p->min, p->min_exclusive ? " <" : "");

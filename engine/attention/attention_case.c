@@ -99,7 +99,8 @@ static bool run_entry(struct case_run *r, int b, struct error *err)
         int left = att.n_rows - row;
         struct attention piece =
             sparse_attention_rows(&att, row, left < r->max_rows ? left : r->max_rows);
-        sparse_attention_once(r->options->stack, r->backend, r->dev, r->sel, &piece);
+        if (!sparse_attention_once(r->options->stack, r->backend, r->dev, r->sel, &piece, err))
+            return false;
         if (!gather(r, b, &piece))
             r->full = true;
         else if (r->options->compat)

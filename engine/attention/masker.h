@@ -9,14 +9,18 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "engine/base/error.h"
+#include "engine/model/config.h"
 #include "kernels/backend.h"
 
-enum { MASKER_MAX_PARAMS = 12 };
+enum { MASKER_MAX_PARAMS = 12, MASKER_PATH_BYTES = 512 };
 
 enum param_kind {
     PARAM_BUDGET, /* a count of keys, or a fraction of them: "128", "5%", "0.05" */
     PARAM_REAL,   /* a number: "0.9" */
-    PARAM_CHOICE  /* one of a few words */
+    PARAM_COUNT,  /* a whole number: "16" */
+    PARAM_CHOICE, /* one of a few words */
+    PARAM_PATH    /* a file's path; at most one in a masker, "" by default */
 };
 
 /* One parameter of a masker. */
@@ -36,9 +40,11 @@ struct masker_param {
     struct budget fallback;     /* default; a choice's index, a real's value in .value */
 };
 
-/* A parameter's value: budgets use both fields, reals and choices (an index) only value. */
+/* A parameter's value: budgets use both fields; reals, counts and choices (an index) only value;
+ * a path is apart, so that a stack stays a value. */
 struct masker_values {
     struct budget param[MASKER_MAX_PARAMS];
+    char path[MASKER_PATH_BYTES]; /* of the masker's PARAM_PATH */
 };
 
 enum masker_kind {
@@ -53,7 +59,14 @@ struct masker_call {
     struct device *dev;
     struct selection *selection;
     const struct attention *att;
+    const struct key_index *index; /* up to date; NULL for maskers without one */
     int slot; /* the masker's index in its stack: keys its state and its random numbers */
+};
+
+/* The model whose keys an index is over. */
+struct masker_model {
+    const struct model_config *config;
+    const char *folder; /* NULL: it has none */
 };
 
 struct masker {
@@ -70,6 +83,11 @@ struct masker {
     struct masker_param params[MASKER_MAX_PARAMS]; /* params[0] is the main one */
     /* NULL: adds nothing, so that a stack of such maskers alone is dense. */
     void (*select)(const struct masker_call *call, const struct masker_values *values);
+    /* The index over keys that select asks for; NULL: none.  Fills the kind and its parameters in
+     * out, whose shape is filled already.  *held is memory that out points to, freed with free()
+     * once the index is open; held NULL: sizes are enough, out may lack weights. */
+    bool (*index)(const struct masker_values *values, const struct masker_model *model,
+                  struct key_index_config *out, void **held, struct error *err);
 };
 
 /* NULL-terminated. */

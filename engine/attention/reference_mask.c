@@ -1,12 +1,13 @@
 #include "engine/attention/reference_mask.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/attention/maskers/maskers.h"
 #include "engine/base/memory.h"
 
 /* Sink marks keys [0, e) for every row.  Local marks the window, padding or not, and clears the
- * future, whoever marked it. */
+ * future, whoever marked it.  Quest clears all that is hidden. */
 static void mark_hidden(const struct stack *s, const struct reference_row *row, bool *hidden)
 {
     for (int i = 0; i < s->n; i++) {
@@ -23,6 +24,8 @@ static void mark_hidden(const struct stack *s, const struct reference_row *row, 
                 hidden[j] = true;
             for (int j = row->position + 1; j < row->n_keys; j++)
                 hidden[j] = false;
+        } else if (item->masker == &masker_quest) {
+            memset(hidden, 0, (size_t)row->n_keys * sizeof *hidden);
         }
     }
     for (int j = row->first_key; j <= row->position; j++)

@@ -45,6 +45,8 @@ struct sparse_attention {
     int n_layers, n_heads;
     int max_rows;                /* of a piece */
     struct selection *selection; /* NULL for a dense stack */
+    struct stack_index index;
+    struct step_state *context_step; /* (device) a call without rows after the context */
     bool probing;
     struct probe_sums probe;
     struct attention_clock *clock; /* owned; apart, since reading the time collects it */
@@ -86,12 +88,14 @@ static int device_max_rows(const struct backend *backend, struct device *dev,
 }
 
 uint64_t sparse_attention_bytes(const struct stack *stack, const struct backend *backend,
-                                struct device *dev, const struct model_config *config, int max_keys)
+                                struct device *dev, const struct masker_model *model, int max_keys)
 {
+    const struct model_config *config = model->config;
     if (stack_is_dense(stack))
         return 0;
     int rows = device_max_rows(backend, dev, config, max_keys);
-    return (uint64_t)rows * row_bytes(config->n_heads, config->n_kv_heads, max_keys);
+    return (uint64_t)rows * row_bytes(config->n_heads, config->n_kv_heads, max_keys) +
+           stack_index_bytes(stack, backend, dev, model, max_keys);
 }
 
 struct attention sparse_attention_rows(const struct attention *att, int first, int n_rows)
@@ -107,32 +111,62 @@ struct attention sparse_attention_rows(const struct attention *att, int first, i
     return piece;
 }
 
-void sparse_attention_select(const struct stack *stack, const struct backend *backend,
-                             struct device *dev, struct selection *sel, const struct attention *att)
+void sparse_attention_select(const struct stack *stack, const struct stack_index *index,
+                             struct selection *sel, const struct attention *att)
 {
-    backend->selection_begin(dev, sel, att);
+    const struct backend *backend = index->backend;
+    backend->selection_begin(index->dev, sel, att);
     for (int i = 0; i < stack->n; i++) {
         const struct stack_item *item = &stack->items[i];
         if (item->off || !item->masker->select)
             continue;
-        struct masker_call call = {backend, dev, sel, att, i};
+        struct masker_call call = {backend, index->dev, sel, att, index->slot[i], i};
         item->masker->select(&call, &item->values);
     }
+    backend->selection_end(index->dev, sel, att);
+}
+
+/* A sink as long as the call declares it full. */
+static void select_all(const struct backend *backend, struct device *dev, struct selection *sel,
+                       const struct attention *att)
+{
+    backend->selection_begin(dev, sel, att);
+    backend->select_sink(dev, sel, att, (struct budget){true, 1});
     backend->selection_end(dev, sel, att);
 }
 
-void sparse_attention_once(const struct stack *stack, const struct backend *backend,
-                           struct device *dev, struct selection *sel, const struct attention *att)
+/* The whole call that a piece is of, as an index reads it. */
+static struct attention whole_call(const struct attention *piece)
+{
+    struct attention whole = *piece;
+    whole.row_offset = 0;
+    whole.n_rows = piece->n_rows_total ? piece->n_rows_total : piece->n_rows;
+    whole.n_rows_total = 0;
+    return whole;
+}
+
+bool sparse_attention_once(const struct stack *stack, const struct backend *backend,
+                           struct device *dev, struct selection *sel, const struct attention *att,
+                           struct error *err)
 {
     if (stack_is_dense(stack)) {
-        /* A sink as long as the call declares it full. */
-        backend->selection_begin(dev, sel, att);
-        backend->select_sink(dev, sel, att, (struct budget){true, 1});
-        backend->selection_end(dev, sel, att);
+        select_all(backend, dev, sel, att);
     } else {
-        sparse_attention_select(stack, backend, dev, sel, att);
+        struct model_config config = {.n_layers = att->layer + 1,
+                                      .n_heads = att->n_heads,
+                                      .n_kv_heads = att->kv.n_kv_heads,
+                                      .head_dim = att->kv.head_dim};
+        struct masker_model model = {.config = &config};
+        struct attention whole = whole_call(att);
+        struct stack_index index;
+        if (!stack_index_open(&index, stack, backend, dev, &model, att->max_keys, err))
+            return false;
+        stack_index_update(&index, &whole);
+        sparse_attention_select(stack, &index, sel, att);
+        stack_index_close(&index);
     }
     backend->attend_selected(dev, att, sel);
+    return true;
 }
 
 /* --- Time --------------------------------------------------------------------------------- */
@@ -266,11 +300,12 @@ static void probe_close(struct sparse_attention *s)
 
 static void attend_pieces(struct sparse_attention *s, const struct attention *att)
 {
+    stack_index_update(&s->index, att);
     for (int row = 0; row < att->n_rows; row += s->max_rows) {
         int left = att->n_rows - row;
         struct attention piece =
             sparse_attention_rows(att, row, left < s->max_rows ? left : s->max_rows);
-        sparse_attention_select(&s->stack, s->backend, s->dev, s->selection, &piece);
+        sparse_attention_select(&s->stack, &s->index, s->selection, &piece);
         s->backend->attend_selected(s->dev, &piece, s->selection);
         if (s->probing)
             probe_piece(s, &piece);
@@ -306,11 +341,42 @@ struct attention_method sparse_attention_untimed(struct sparse_attention *s)
     return (struct attention_method){attend, s};
 }
 
+void sparse_attention_build_index(struct sparse_attention *s, const struct kv_cache *context,
+                                  int n_context)
+{
+    struct step_state step = {.n_context = n_context};
+    if (!s->selection || n_context == 0)
+        return;
+    s->backend->upload(s->dev, s->context_step, &step, sizeof step);
+    for (int layer = 0; layer < s->n_layers; layer++) {
+        struct attention att = {
+            .n_heads = s->n_heads,
+            .kv = kv_cache_layer(context, NULL, layer),
+            .step = s->context_step,
+            .layer = layer,
+            .max_keys = n_context,
+        };
+        stack_index_update(&s->index, &att);
+    }
+}
+
+static bool fail_memory(struct sparse_attention *s, int max_keys, struct error *err)
+{
+    struct device_info info;
+    s->backend->describe(s->dev, &info);
+    return fail_code(
+        err, EXIT_CODE_NO_DEVICE,
+        "%s: no memory to choose among %d keys for %d heads; %.0f MiB are free; shorten the "
+        "context",
+        info.name, max_keys, s->n_heads, (double)info.free_bytes / (1 << 20));
+}
+
 struct sparse_attention *sparse_attention_open(const struct stack *stack,
                                                const struct backend *backend, struct device *dev,
-                                               const struct model_config *config, int max_keys,
+                                               const struct masker_model *model, int max_keys,
                                                struct error *err)
 {
+    const struct model_config *config = model->config;
     assert(max_keys > 0);
     struct sparse_attention *s = xcalloc(1, sizeof *s);
     s->stack = *stack;
@@ -324,14 +390,10 @@ struct sparse_attention *sparse_attention_open(const struct stack *stack,
     s->max_rows = device_max_rows(backend, dev, config, max_keys);
     s->selection =
         backend->selection_open(dev, s->max_rows, s->n_heads, config->n_kv_heads, max_keys);
-    if (s->selection && probe_open(s))
+    s->context_step = backend->alloc(dev, sizeof *s->context_step);
+    bool ok = (s->selection && s->context_step && probe_open(s)) || fail_memory(s, max_keys, err);
+    if (ok && stack_index_open(&s->index, stack, backend, dev, model, max_keys, err))
         return s;
-    struct device_info info;
-    backend->describe(dev, &info);
-    fail_code(err, EXIT_CODE_NO_DEVICE,
-              "%s: no memory to choose among %d keys for %d heads; %.0f MiB are free; shorten the "
-              "context",
-              info.name, max_keys, s->n_heads, (double)info.free_bytes / (1 << 20));
     sparse_attention_close(s);
     return NULL;
 }
@@ -340,7 +402,10 @@ void sparse_attention_close(struct sparse_attention *s)
 {
     if (!s)
         return;
+    stack_index_close(&s->index);
     probe_close(s);
+    if (s->context_step)
+        s->backend->release(s->dev, s->context_step);
     if (s->selection)
         s->backend->selection_close(s->dev, s->selection);
     free(s->clock);

@@ -7,23 +7,30 @@
 #include <stdbool.h>
 
 #include "engine/attention/stack.h"
+#include "engine/attention/stack_index.h"
+#include "engine/model/kv_cache.h"
 #include "engine/model/model.h"
 #include "kernels/backend.h"
 
 struct sparse_attention;
 
-/* For calls of up to max_keys keys of a model of this shape.  NULL: out of memory, err says the
- * need.  The stack is copied. */
+/* For calls of up to max_keys keys of a model of this shape; its folder may hold files that maskers
+ * look for (NULL: none).  NULL: out of memory, err says the need, or a masker's index cannot be
+ * had. The stack is copied. */
 struct sparse_attention *sparse_attention_open(const struct stack *stack,
                                                const struct backend *backend, struct device *dev,
-                                               const struct model_config *config, int max_keys,
+                                               const struct masker_model *model, int max_keys,
                                                struct error *err);
 void sparse_attention_close(struct sparse_attention *s);
 
 /* About the bytes of device memory that sparse_attention_open takes; 0 for a dense stack. */
 uint64_t sparse_attention_bytes(const struct stack *stack, const struct backend *backend,
-                                struct device *dev, const struct model_config *config,
-                                int max_keys);
+                                struct device *dev, const struct masker_model *model, int max_keys);
+
+/* Builds the maskers' indexes over the n_context keys of a context that is prefilled; enqueued.
+ * Without it the first call does the same. */
+void sparse_attention_build_index(struct sparse_attention *s, const struct kv_cache *context,
+                                  int n_context);
 
 /* The method to put into struct forward_call; valid until close. */
 struct attention_method sparse_attention_method(struct sparse_attention *s);
@@ -59,15 +66,17 @@ int sparse_attention_max_rows(int n_heads, int n_kv_heads, int max_keys);
  * same K: chopping changes no selection and no output. */
 struct attention sparse_attention_rows(const struct attention *att, int first, int n_rows);
 
-/* The choosing alone: sel holds what a stack that is not dense selects for one call. */
-void sparse_attention_select(const struct stack *stack, const struct backend *backend,
-                             struct device *dev, struct selection *sel,
-                             const struct attention *att);
+/* The choosing alone: sel holds what a stack that is not dense selects for one call.  index was
+ * opened for the stack and is up to date. */
+void sparse_attention_select(const struct stack *stack, const struct stack_index *index,
+                             struct selection *sel, const struct attention *att);
 
-/* Runs the stack once on one attention call (already complete, any number of rows that
- * selection_open accepted): `debug attention` and tests.  sel is left for selection_get; a dense
- * stack makes it full. */
-void sparse_attention_once(const struct stack *stack, const struct backend *backend,
-                           struct device *dev, struct selection *sel, const struct attention *att);
+/* Runs the stack once on one attention call or a piece of one (any number of rows that
+ * selection_open accepted): `debug attention` and tests.  Indexes are made for this call alone. sel
+ * is left for selection_get; a dense stack makes it full.  False: a masker's index cannot be had.
+ */
+bool sparse_attention_once(const struct stack *stack, const struct backend *backend,
+                           struct device *dev, struct selection *sel, const struct attention *att,
+                           struct error *err);
 
 #endif

@@ -45,7 +45,7 @@ static bool values_equal(const struct masker *m, const struct masker_values *a,
         if (a->param[i].value != b->param[i].value ||
             a->param[i].is_fraction != b->param[i].is_fraction)
             return false;
-    return true;
+    return strcmp(a->path, b->path) == 0;
 }
 
 bool stack_equal(const struct stack *a, const struct stack *b)

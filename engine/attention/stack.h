@@ -56,6 +56,14 @@ struct json *stack_to_reference_json(const struct stack *s);
 /* The short form, defaults of further parameters left out; "dense" if empty. */
 void stack_write_short(const struct stack *s, struct buf *out);
 
+/* Parameter i of a masker, of any kind: as people write it and back, checked; whether it is the
+ * default.  What follows is the same for single values of all kinds but paths. */
+void masker_value_write(const struct masker *m, const struct masker_values *values, int i,
+                        struct buf *out);
+bool masker_value_parse(const struct masker *m, struct masker_values *values, int i,
+                        const char *text, struct error *err);
+bool masker_value_is_default(const struct masker *m, const struct masker_values *values, int i);
+
 /* One value as people write it: "128", "5%", "0.9", "group"; and back, checked. */
 void param_write(const struct masker_param *p, struct budget value, struct buf *out);
 bool param_parse(const struct masker_param *p, const char *text, struct budget *out,

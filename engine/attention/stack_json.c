@@ -13,19 +13,23 @@
 
 /* --- Reading ------------------------------------------------------------------------------ */
 
-static bool value_from_json(const struct masker_param *p, const struct json *v, struct budget *out,
-                            struct error *err)
+static bool value_from_json(struct stack_item *item, int i, const struct json *v, struct error *err)
 {
+    const struct masker_param *p = &item->masker->params[i];
     if (json_string(v))
-        return param_parse(p, json_string(v), out, err);
-    if (!json_is_number(v) || p->kind == PARAM_CHOICE)
+        return masker_value_parse(item->masker, &item->values, i, json_string(v), err);
+    if (p->kind == PARAM_PATH && json_is_null(v))
+        return true;
+    if (p->kind == PARAM_PATH || p->kind == PARAM_CHOICE || !json_is_number(v))
         return fail(err, "%s must be %s", p->name,
-                    p->kind == PARAM_CHOICE ? "a word in quotes" : "a number");
+                    p->kind == PARAM_PATH     ? "a path in quotes"
+                    : p->kind == PARAM_CHOICE ? "a word in quotes"
+                                              : "a number");
     struct budget value = {.value = json_number(v, 0)};
     value.is_fraction = p->kind == PARAM_BUDGET && !json_written_as_int(v);
     if (!param_check(p, value, err))
         return false;
-    *out = value;
+    item->values.param[i] = value;
     return true;
 }
 
@@ -60,8 +64,7 @@ static bool item_from_json(struct stack *s, const struct json *v, struct error *
             continue;
         }
         int i = masker_param_index(m, key);
-        if (i < 0 ? !stack_unknown_param(m, key, err)
-                  : !value_from_json(&m->params[i], c, &item->values.param[i], err))
+        if (i < 0 ? !stack_unknown_param(m, key, err) : !value_from_json(item, i, c, err))
             return fail_prefix(err, "%s", m->name);
     }
     return true;
@@ -89,8 +92,7 @@ static bool params_from_reference(struct stack_item *item, const struct json *pa
         if (!ours && (strcmp(key, "type") == 0 || strcmp(key, "search_space") == 0))
             continue;
         int i = ours ? masker_param_index(m, key) : reference_param_index(m, key);
-        if (i < 0 ? !stack_unknown_param(m, key, err)
-                  : !value_from_json(&m->params[i], c, &item->values.param[i], err))
+        if (i < 0 ? !stack_unknown_param(m, key, err) : !value_from_json(item, i, c, err))
             return fail_prefix(err, "%s", m->name);
     }
     return true;
@@ -158,12 +160,15 @@ bool stack_from_json(struct stack *out, const struct json *v, const char *name, 
 
 /* --- Writing ------------------------------------------------------------------------------ */
 
-static void set_value(struct json *object, const char *key, const struct masker_param *p,
-                      struct budget value)
+static void set_value(struct json *object, const char *key, const struct stack_item *item, int i)
 {
-    if (p->kind == PARAM_CHOICE)
+    const struct masker_param *p = &item->masker->params[i];
+    struct budget value = item->values.param[i];
+    if (p->kind == PARAM_PATH)
+        json_set_string(object, key, item->values.path);
+    else if (p->kind == PARAM_CHOICE)
         json_set_string(object, key, p->choices[(int)value.value]);
-    else if (p->kind == PARAM_BUDGET && !value.is_fraction)
+    else if (p->kind == PARAM_COUNT || (p->kind == PARAM_BUDGET && !value.is_fraction))
         json_set_int(object, key, (int64_t)value.value);
     else
         json_set_number(object, key, value.value);
@@ -176,10 +181,8 @@ struct json *stack_items_to_json(const struct stack *s)
         const struct stack_item *item = &s->items[i];
         struct json *v = json_new_object();
         json_set_string(v, "masker", item->masker->name);
-        for (int j = 0; j < item->masker->n_params; j++) {
-            const struct masker_param *p = &item->masker->params[j];
-            set_value(v, p->name, p, item->values.param[j]);
-        }
+        for (int j = 0; j < item->masker->n_params; j++)
+            set_value(v, item->masker->params[j].name, item, j);
         if (item->off)
             json_set_bool(v, "off", true);
         json_add(items, v);
@@ -203,11 +206,10 @@ static struct json *item_to_reference(const struct stack_item *item)
     json_set_string(v, "type", m->reference_type);
     for (int j = 0; j < m->n_params; j++) {
         const struct masker_param *p = &m->params[j];
-        struct budget value = item->values.param[j];
         if (p->reference_name)
-            set_value(params, p->reference_name, p, value);
-        else if (value.value != p->fallback.value || value.is_fraction != p->fallback.is_fraction)
-            set_value(extras, p->name, p, value);
+            set_value(params, p->reference_name, item, j);
+        else if (!masker_value_is_default(m, &item->values, j))
+            set_value(extras, p->name, item, j);
     }
     json_set(v, "params", params);
     if (json_first(extras))

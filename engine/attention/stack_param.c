@@ -56,6 +56,8 @@ static void append_shortest(struct buf *out, double value, int shift)
 
 void param_write(const struct masker_param *p, struct budget value, struct buf *out)
 {
+    if (p->kind == PARAM_PATH)
+        return;
     if (p->kind == PARAM_CHOICE) {
         buf_append_str(out, p->choices[(int)value.value]);
     } else if (p->kind == PARAM_BUDGET && value.is_fraction) {
@@ -192,8 +194,9 @@ bool param_parse(const struct masker_param *p, const char *text, struct budget *
         *out = value;
         return true;
     }
-    if (!ok || (number.percent && p->max > 1))
-        return fail(err, "%s: \"%.40s\" is not a number", p->name, text);
+    if (!ok || (number.percent && p->max > 1) || (number.fraction && p->kind == PARAM_COUNT))
+        return fail(err, "%s: \"%.40s\" is not a %snumber", p->name, text,
+                    p->kind == PARAM_COUNT ? "whole " : "");
     struct budget value = {.value = number.value};
     if (!param_check(p, value, err))
         return false;
@@ -234,6 +237,10 @@ bool param_check(const struct masker_param *p, struct budget value, struct error
             return true;
         return fail(err, "%s: there is no choice %g", p->name, v);
     }
+    if (p->kind == PARAM_PATH)
+        return true;
+    if (p->kind == PARAM_COUNT && v != floor(v))
+        return fail(err, "%s must be a whole number, got %.15g", p->name, v);
     if (!isfinite(v) || v > p->max || v < p->min || (p->min_exclusive && v == p->min))
         return fail(err, "%s must be in range %c%g, %g], got %.15g", p->name,
                     p->min_exclusive ? '(' : '[', p->min, p->max, v);
@@ -282,6 +289,8 @@ static double rounded(double v)
 struct budget param_step(const struct masker_param *p, struct budget value, int direction)
 {
     struct budget out = value;
+    if (p->kind == PARAM_PATH)
+        return out;
     if (p->kind == PARAM_CHOICE) {
         int n = 0;
         while (p->choices[n])
@@ -292,6 +301,8 @@ struct budget param_step(const struct masker_param *p, struct budget value, int 
         double high = p->max_fraction < 1 ? p->max_fraction : 1;
         out.value = clamp(rounded(step_fraction(value.value, direction)), low, high);
     } else if (p->kind == PARAM_BUDGET) {
+        out.value = clamp(floor(stepped(value.value, p->step, direction)), p->min, p->max);
+    } else if (p->kind == PARAM_COUNT) {
         out.value = clamp(floor(stepped(value.value, p->step, direction)), p->min, p->max);
     } else {
         double low = p->min_exclusive ? p->min + p->step / 10 : p->min;

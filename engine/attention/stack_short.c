@@ -2,7 +2,8 @@
  *
  *   stack  = "dense" | item {"," item}
  *   item   = masker [":" main value] {":" parameter "=" value}
- */
+ *
+ * A backslash before "," ":" or a backslash makes it part of a value: paths may have them. */
 #include "engine/attention/stack.h"
 
 #include <ctype.h>
@@ -23,6 +24,39 @@ static char *trimmed(char *s)
     while (n && isspace((unsigned char)s[n - 1]))
         s[--n] = '\0';
     return s;
+}
+
+/* As strsep with one separator, less those after a backslash. */
+static char *next_part(char **rest, char separator)
+{
+    char *start = *rest, *c = start;
+    while (*c && *c != separator)
+        c += *c == '\\' && c[1] ? 2 : 1;
+    *rest = *c ? c + 1 : NULL;
+    *c = '\0';
+    return start;
+}
+
+/* Takes the backslashes away, in place. */
+static char *unescaped(char *s)
+{
+    char *to = s;
+    for (const char *from = s; *from; from++) {
+        if (*from == '\\' && from[1])
+            from++;
+        *to++ = *from;
+    }
+    *to = '\0';
+    return s;
+}
+
+static void append_escaped(struct buf *out, const char *text)
+{
+    for (; *text; text++) {
+        if (strchr(",:\\", *text))
+            buf_append_char(out, '\\');
+        buf_append_char(out, *text);
+    }
 }
 
 /* One ":"-separated field after the masker's name: "5%" or "share=group". */
@@ -51,13 +85,13 @@ static bool parse_field(struct stack_item *item, char *field, bool first, uint32
     if (*given & 1u << i)
         return fail(err, "%s is given twice", m->params[i].name);
     *given |= 1u << i;
-    return param_parse(&m->params[i], value, &item->values.param[i], err);
+    return masker_value_parse(m, &item->values, i, unescaped(value), err);
 }
 
 static bool parse_item(struct stack *s, char *text, struct error *err)
 {
     char *rest = text;
-    char *name = trimmed(strsep(&rest, ":"));
+    char *name = trimmed(next_part(&rest, ':'));
     if (!*name)
         return fail(err, "a masker's name is missing before or after a comma");
     const struct masker *m = masker_find(name);
@@ -67,7 +101,7 @@ static bool parse_item(struct stack *s, char *text, struct error *err)
         return false;
     uint32_t given = 0;
     for (bool first = true; rest; first = false) {
-        char *field = trimmed(strsep(&rest, ":"));
+        char *field = trimmed(next_part(&rest, ':'));
         if (!parse_field(&s->items[s->n - 1], field, first, &given, err))
             return fail_prefix(err, "%s", m->name);
     }
@@ -79,7 +113,7 @@ static bool parse_short(struct stack *out, char *text, struct error *err)
     struct stack s = {0};
     if (strcmp(text, "dense") != 0)
         for (char *rest = text; rest;)
-            if (!parse_item(&s, strsep(&rest, ","), err))
+            if (!parse_item(&s, next_part(&rest, ','), err))
                 return false;
     if (!stack_check(&s, err))
         return false;
@@ -110,11 +144,6 @@ bool stack_parse(struct stack *out, const char *text, struct error *err)
     return ok;
 }
 
-static bool is_default(const struct masker_param *p, struct budget value)
-{
-    return value.value == p->fallback.value && value.is_fraction == p->fallback.is_fraction;
-}
-
 void stack_write_short(const struct stack *s, struct buf *out)
 {
     bool any = false;
@@ -126,12 +155,15 @@ void stack_write_short(const struct stack *s, struct buf *out)
         any = true;
         for (int j = 0; j < item->masker->n_params; j++) {
             const struct masker_param *p = &item->masker->params[j];
-            if (j > 0 && is_default(p, item->values.param[j]))
+            if (j > 0 && masker_value_is_default(item->masker, &item->values, j))
                 continue;
             buf_append_char(out, ':');
             if (j > 0)
                 buf_printf(out, "%s=", p->name);
-            param_write(p, item->values.param[j], out);
+            struct buf value = {0};
+            masker_value_write(item->masker, &item->values, j, &value);
+            append_escaped(out, value.data ? value.data : "");
+            buf_free(&value);
         }
     }
     if (!any)

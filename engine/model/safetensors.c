@@ -25,21 +25,24 @@ struct safetensors {
     struct safetensor *tensors;        /* [n], by place in the file */
     const struct safetensor **by_name; /* [n] */
     size_t n, capacity;
+    struct json *metadata; /* an object of strings, or NULL */
 };
 
 /* --- The header's entries ----------------------------------------------------------------- */
 
-static bool check_metadata(const struct safetensors *s, const struct json *metadata,
-                           struct error *err)
+static bool take_metadata(struct safetensors *s, const struct json *metadata, struct error *err)
 {
     if (json_is_null(metadata))
         return true;
     if (!json_is_object(metadata))
         return fail(err, "%s: __metadata__ is not an object of strings", s->path);
-    for (const struct json *v = json_first(metadata); v; v = json_next(v))
+    s->metadata = json_new_object();
+    for (const struct json *v = json_first(metadata); v; v = json_next(v)) {
         if (!json_is_string(v))
             return fail(err, "%s: __metadata__ holds a value that is not a string: %.80s", s->path,
                         json_key(v));
+        json_set_string(s->metadata, json_key(v), json_string(v));
+    }
     return true;
 }
 
@@ -91,7 +94,7 @@ static bool parse_entries(struct safetensors *s, const struct json *root, struct
 {
     if (!json_is_object(root))
         return fail(err, "%s: the header is not a JSON object", s->path);
-    if (!check_metadata(s, json_get(root, "__metadata__"), err))
+    if (!take_metadata(s, json_get(root, "__metadata__"), err))
         return false;
     for (const struct json *v = json_first(root); v; v = json_next(v))
         if (strcmp(json_key(v), "__metadata__") != 0 && !parse_entry(s, v, err))
@@ -283,6 +286,7 @@ void safetensors_close(struct safetensors *s)
         free(s->tensors[i].name);
     free(s->tensors);
     free(s->by_name);
+    json_free(s->metadata);
     free(s->path);
     close(s->fd);
     free(s);
@@ -312,6 +316,11 @@ size_t safetensors_count(const struct safetensors *s)
 const struct safetensor *safetensors_at(const struct safetensors *s, size_t i)
 {
     return &s->tensors[i];
+}
+
+const char *safetensors_metadata(const struct safetensors *s, const char *key)
+{
+    return s->metadata ? json_string(json_get(s->metadata, key)) : NULL;
 }
 
 const char *safetensors_path(const struct safetensors *s)

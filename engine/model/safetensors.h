@@ -29,6 +29,8 @@ const struct safetensor *safetensors_find(const struct safetensors *s, const cha
 size_t safetensors_count(const struct safetensors *s);
 /* In the order of their bytes in the file. */
 const struct safetensor *safetensors_at(const struct safetensors *s, size_t i);
+/* A string of the header's metadata, or NULL. */
+const char *safetensors_metadata(const struct safetensors *s, const char *key);
 const char *safetensors_path(const struct safetensors *s);
 uint64_t safetensors_file_bytes(const struct safetensors *s);
 /* False if the file is no longer the one that was opened (size or time of change). */

@@ -28,10 +28,14 @@ static bool open_attention(struct lane *l, struct error *err)
 {
     struct worker *w = l->w;
     int max_keys = l->n_context + tail_capacity(l->question->n, l->max_tokens);
-    int64_t from_us = clock_us();
+    struct masker_model model = {&w->loaded->model->config, w->loaded->model->path};
     l->attention = sparse_attention_open(&l->request->lanes[l->index].stack, w->backend, w->dev,
-                                         &w->loaded->model->config, max_keys, err);
+                                         &model, max_keys, err);
     if (!l->attention || !worker_sync(w, err))
+        return false;
+    int64_t from_us = clock_us();
+    sparse_attention_build_index(l->attention, &w->context.kv, l->n_context);
+    if (!worker_sync(w, err))
         return false;
     l->index_build_ms = (double)(clock_us() - from_us) * 1e-3;
     return true;

@@ -36,6 +36,7 @@ static struct need need_of(const struct worker *w, const struct request *request
 {
     const struct model_config *c = &w->loaded->model->config;
     uint64_t per_token = model_kv_bytes_per_token(c, w->kv_dtype);
+    struct masker_model model = {c, w->loaded->model->path};
     int max_keys = n_context + n_more;
     struct need n = held(w);
     if (fresh || !w->context.open || w->context.kv.capacity < n_context)
@@ -45,7 +46,7 @@ static struct need need_of(const struct worker *w, const struct request *request
     for (int i = 0; i < request->n_lanes; i++)
         n.lanes +=
             per_token * (uint64_t)n_more +
-            sparse_attention_bytes(&request->lanes[i].stack, w->backend, w->dev, c, max_keys);
+            sparse_attention_bytes(&request->lanes[i].stack, w->backend, w->dev, &model, max_keys);
     return n;
 }
 

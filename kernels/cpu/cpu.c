@@ -68,4 +68,10 @@ const struct backend backend_cpu = {
     .measure_read_bandwidth = cpu_measure_read_bandwidth,
     .measure_read_of = cpu_read_pass,
     .measure_peak_flops = cpu_measure_peak_flops,
+    .index_open = cpu_index_open,
+    .index_close = cpu_index_close,
+    .index_bytes = cpu_index_bytes,
+    .index_update = cpu_index_update,
+    .score_index = cpu_score_index,
+    .select_pages = cpu_select_pages,
 };

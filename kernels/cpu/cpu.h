@@ -33,6 +33,7 @@ enum cpu_workspace {
     CPU_WORKSPACE_PICK,      /* candidates of pick, partial sums of kl_divergence */
     CPU_WORKSPACE_ATTENTION, /* attention and probe */
     CPU_WORKSPACE_SELECTION, /* selections */
+    CPU_WORKSPACE_INDEX,     /* what score_index makes of queries */
     CPU_WORKSPACES
 };
 
@@ -168,6 +169,8 @@ void cpu_select_top_p(struct device *dev, struct selection *sel, const struct at
                       double top_p, bool of_total, enum share share);
 void cpu_select_random(struct device *dev, struct selection *sel, const struct attention *att,
                        double rate, int slot, enum share share);
+void cpu_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
+                      struct budget size, int page_size, enum share share);
 void cpu_selection_put(struct device *dev, struct selection *sel, int row, int head,
                        const int32_t *keys, const float *prob, int n);
 int cpu_selection_get(struct device *dev, const struct selection *sel, int row, int head,
@@ -176,5 +179,15 @@ void cpu_attend_selected(struct device *dev, const struct attention *att,
                          const struct selection *sel);
 void cpu_probe(struct device *dev, const struct attention *att, const struct selection *sel,
                const struct attention_probe *out);
+
+/* --- index*.c -------------------------------------------------------------------------------- */
+
+struct key_index *cpu_index_open(struct device *dev, const struct key_index_config *config,
+                                 char *why, size_t n_why);
+void cpu_index_close(struct device *dev, struct key_index *index);
+uint64_t cpu_index_bytes(struct device *dev, const struct key_index_config *config);
+void cpu_index_update(struct device *dev, struct key_index *index, const struct attention *att);
+void cpu_score_index(struct device *dev, struct selection *sel, const struct key_index *index,
+                     const struct attention *att);
 
 #endif

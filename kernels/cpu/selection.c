@@ -200,6 +200,25 @@ static void drop_list_keys(struct selection *sel, int row, int head, struct key_
     list->n = n;
 }
 
+void selection_drop_keys(struct selection *sel, int row, int head, const uint32_t *keys, int n)
+{
+    struct key_list *list = selection_list(sel, row, head);
+    uint32_t *to = selection_keys(sel, row, head);
+    float *probs = selection_probs(sel, row, head);
+    int n_left = 0;
+    for (int i = 0, j = 0; i < list->n; i++) {
+        while (j < n && keys[j] < to[i])
+            j++;
+        if (j < n && keys[j] == to[i])
+            continue;
+        to[n_left] = to[i];
+        if (list->mixed)
+            probs[n_left] = probs[i];
+        n_left++;
+    }
+    list->n = n_left;
+}
+
 /* --- Ranges --------------------------------------------------------------------------------- */
 
 void selection_add_range(struct selection *sel, int row, int begin, int end)

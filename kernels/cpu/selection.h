@@ -160,6 +160,9 @@ void selection_add_range(struct selection *sel, int row, int begin, int end);
 void selection_add_keys(struct selection *sel, int row, int head, const uint32_t *keys,
                         const float *prob, float constant, int n);
 
+/* Takes those of n ascending keys that are on a list off it. */
+void selection_drop_keys(struct selection *sel, int row, int head, const uint32_t *keys, int n);
+
 /* --- Scratch of a task ---------------------------------------------------------------------- */
 
 /* Arrays of max_keys + LIST_SLACK entries each. */
@@ -187,6 +190,9 @@ struct candidates {
 void select_candidates(const struct selection *sel, int row, struct candidates *out);
 /* The place of a key, or -1. */
 int select_place(const struct candidates *candidates, uint32_t key);
+
+/* The pages of page_size keys that have a key that the row sees. */
+struct key_range select_visible_pages(const struct selection *sel, int row, int page_size);
 
 /* Choices of a row: one per head, or one per group. */
 int select_choices_per_row(const struct selection *sel, enum share share);

@@ -121,7 +121,8 @@ bool bench_attention(struct bench *b, struct json *result, struct error *err)
     bool ok =
         bench_calls_open(&calls, b, err) && check(&sides[0], NULL, result, "dense_error", err);
     if (ok && b->has_stack) {
-        sparse = sparse_attention_open(&b->stack, b->backend, b->dev, &b->config, b->ctx + 1, err);
+        struct masker_model model = {.config = &b->config};
+        sparse = sparse_attention_open(&b->stack, b->backend, b->dev, &model, b->ctx + 1, err);
         ok = sparse != NULL;
     }
     if (ok && sparse) {

@@ -126,7 +126,8 @@ bool bench_reference_run(struct bench_reference *r, const struct stack *stack, s
                                                       r->att.kv.n_kv_heads, r->att.max_keys);
         if (!r->selection)
             return fail_code(err, EXIT_CODE_NO_DEVICE, "no host memory for a selection");
-        sparse_attention_once(stack, r->backend, r->dev, r->selection, &r->att);
+        if (!sparse_attention_once(stack, r->backend, r->dev, r->selection, &r->att, err))
+            return false;
     }
     char why[256] = "";
     return r->backend->sync(r->dev, why, sizeof why) ||

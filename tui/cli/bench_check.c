@@ -50,7 +50,8 @@ static bool pass_open(struct pass *p, const struct bench *b, const struct model_
     if (!p->buffers)
         return false;
     if (b->has_stack) {
-        p->sparse = sparse_attention_open(&b->stack, p->backend, p->dev, config, N_ALL, err);
+        struct masker_model shape = {.config = config};
+        p->sparse = sparse_attention_open(&b->stack, p->backend, p->dev, &shape, N_ALL, err);
         if (!p->sparse)
             return false;
     }

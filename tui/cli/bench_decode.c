@@ -193,7 +193,8 @@ bool bench_decode(struct bench *b, struct json *result, struct error *err)
     struct side sides[2] = {{b, &d, {0}}, {b, &d, {0}}};
     bool ok = bench_check_forward(b, result, err) && decode_open(&d, b, err);
     if (ok && b->has_stack) {
-        sparse = sparse_attention_open(&b->stack, b->backend, b->dev, &b->config, b->ctx + 1, err);
+        struct masker_model model = {.config = &b->config};
+        sparse = sparse_attention_open(&b->stack, b->backend, b->dev, &model, b->ctx + 1, err);
         ok = sparse != NULL;
         if (ok)
             sides[1].method = sparse_attention_untimed(sparse);

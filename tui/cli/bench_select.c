@@ -16,6 +16,7 @@ static const double MOST_DIFFERENT = 2e-3;
 struct select {
     struct bench_calls calls;
     struct selection *selection;
+    struct stack_index index;
     const struct stack *stack;
     struct budget budget; /* of the stack's oracle-topk */
     enum share share;
@@ -47,9 +48,9 @@ static void choose_all(void *user)
 
 static void select_stack(struct select *s, int layer)
 {
-    struct bench *b = s->calls.bench;
     struct attention att = bench_call(&s->calls, layer);
-    sparse_attention_select(s->stack, b->backend, b->dev, s->selection, &att);
+    stack_index_update(&s->index, &att);
+    sparse_attention_select(s->stack, &s->index, s->selection, &att);
 }
 
 static void select_all(void *user)
@@ -150,11 +151,14 @@ bool bench_select(struct bench *b, struct json *result, struct error *err)
                                                  b->ctx + 1);
         ok = s.selection || fail_code(err, EXIT_CODE_NO_DEVICE, "out of memory for a selection");
     }
-    ok = ok && check(&s, result, err);
+    struct masker_model model = {.config = &b->config};
+    ok = ok && stack_index_open(&s.index, &b->stack, b->backend, b->dev, &model, b->ctx + 1, err) &&
+         check(&s, result, err);
     if (ok && find_top_k(&s))
         ok = time_part(&s, score_all, result, "score_us", err) &&
              time_part(&s, choose_all, result, "choose_us", err);
     ok = ok && time_part(&s, select_all, result, "stack_us", err);
+    stack_index_close(&s.index);
     if (s.selection)
         b->backend->selection_close(b->dev, s.selection);
     bench_calls_close(&s.calls);

@@ -94,7 +94,8 @@ static void write_text(const struct preset_list *list, struct buf *out)
             const struct masker_param *p = &(*m)->params[i];
             struct buf value = {0};
             param_write(p, p->fallback, &value);
-            buf_printf(out, "  %14s %s (default %s): %s\n", "", p->name, value.data, p->help);
+            buf_printf(out, "  %14s %s (default %s): %s\n", "", p->name,
+                       value.data ? value.data : "none", p->help);
             buf_free(&value);
         }
     }

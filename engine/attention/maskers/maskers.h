@@ -10,6 +10,8 @@ extern const struct masker masker_causal;
 extern const struct masker masker_oracle_topk;
 extern const struct masker masker_oracle_topp;
 extern const struct masker masker_random;
+extern const struct masker masker_hash;
+extern const struct masker masker_quest;
 
 /* Words of `share`, in the order of enum share. */
 extern const char *const masker_share_words[];

@@ -1,0 +1,49 @@
+/* Indexes over keys from the inside (backend.h says what they mean).
+ *
+ * index.c owns the memory and keeps how many keys each layer has indexed; what is kept of a key and
+ * how it is scored is the kind's: index_hash.c, index_pages.c. */
+#ifndef ATTNSCOPE_KERNELS_CPU_INDEX_H
+#define ATTNSCOPE_KERNELS_CPU_INDEX_H
+
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/index_kernels.h"
+#include "kernels/cpu/selection.h"
+
+/* Networks as the inner loops read them: outputs padded to HASH_LANES with zeros.
+ *   w [n_layers, n_heads, width[i], padded(width[i + 1])]   b the same less width[i] */
+struct hash_weights {
+    float *w[HASH_SIDES][HASH_MAX_LINEARS], *b[HASH_SIDES][HASH_MAX_LINEARS];
+};
+
+struct key_index {
+    struct key_index_config config;
+    int *n_indexed; /* [n_layers] keys of each layer */
+    struct hash_weights hash;
+    int n_words;     /* INDEX_HASH: words of a key's bits */
+    size_t stride;   /* entries from one array over keys (or pages) to the next */
+    uint32_t *words; /* [n_layers, n_heads, n_words, stride] bits of key j, word by word, at j */
+    float *pages;    /* [n_layers, n_kv_heads, stride, 2 head_dim] lo then hi of page p at p */
+};
+
+/* Keys [begin, end) of layer att->layer are new; those before are as they were. */
+void index_hash_add(struct device *dev, struct key_index *index, const struct attention *att,
+                    struct key_range added);
+void index_hash_score(struct device *dev, struct selection *sel, const struct key_index *index,
+                      const struct attention *att);
+/* The same; kept: keys [0, kept) are the ones that the last page's bounds are of. */
+void index_pages_add(struct device *dev, struct key_index *index, const struct attention *att,
+                     struct key_range added, int kept);
+void index_pages_score(struct device *dev, struct selection *sel, const struct key_index *index,
+                       const struct attention *att);
+
+static inline int hash_padded(int width)
+{
+    return round_up(width, HASH_LANES);
+}
+
+static inline int index_n_pages(const struct key_index *index, int n_keys)
+{
+    return (n_keys + index->config.pages.page_size - 1) / index->config.pages.page_size;
+}
+
+#endif

@@ -1,0 +1,36 @@
+/* Inner loops of indexes over keys, by instruction set. */
+#ifndef ATTNSCOPE_KERNELS_CPU_INDEX_KERNELS_H
+#define ATTNSCOPE_KERNELS_CPU_INDEX_KERNELS_H
+
+#include <stdint.h>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
+
+enum {
+    HASH_LANES = 16, /* outputs of a linear are padded to a multiple of it */
+    HASH_ROWS = 32   /* most rows that go through a network together */
+};
+
+struct index_kernels {
+    /* y [n, n_out] = x [n, n_in] w [n_in, n_out] + b [n_out]; n_out a multiple of HASH_LANES, n at
+     * most HASH_ROWS.  Each element's sum runs over n_in in order, so that it does not depend on
+     * which rows go together. */
+    void (*linear)(float *y, const float *x, const float *w, const float *b, int n, int n_in,
+                   int n_out);
+    /* x [n] = act(x). */
+    void (*activate)(float *x, int n, enum hash_activation activation);
+    /* Hamming distances: scores [n] = top - 2 * sum over the n_words words w of
+     * popcount(words[w * stride + i] ^ query[w]). */
+    void (*score_bits)(float *scores, const uint32_t *words, size_t stride, const uint32_t *query,
+                       int n_words, float top, int n);
+};
+
+const struct index_kernels *index_kernels(enum cpu_isa isa);
+
+extern const struct index_kernels index_kernels_reference;
+#if defined(__x86_64__)
+extern const struct index_kernels index_kernels_avx2, index_kernels_avx512;
+#endif
+
+#endif
