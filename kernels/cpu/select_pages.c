@@ -89,16 +89,10 @@ static void pages_task(void *user, int task_index, int thread_index)
 void cpu_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
                       struct budget size, int page_size, enum share share)
 {
-    if (selection_skips(dev, sel, att))
-        return;
     assert(page_size > 0);
-    int e = selection_budget(size, sel->n_keys);
+    int e = selection_top_count(dev, sel, att, size);
     if (e == 0)
         return;
-    if (sel->n_keys <= e) {
-        sel->full = true;
-        return;
-    }
     selection_prepare_lists(sel, share);
     struct pages_job job = {.dev = dev,
                             .sel = sel,

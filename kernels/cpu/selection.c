@@ -99,6 +99,18 @@ int selection_budget(struct budget size, int n_keys)
     return e < (double)INT32_MAX ? (int)e : INT32_MAX;
 }
 
+int selection_top_count(struct device *dev, struct selection *sel, const struct attention *att,
+                        struct budget size)
+{
+    if (selection_skips(dev, sel, att))
+        return 0;
+    int e = selection_budget(size, sel->n_keys);
+    if (e == 0 || sel->n_keys > e)
+        return e;
+    sel->full = true;
+    return 0;
+}
+
 static void unshare_list(struct selection *sel, int row, int first_head)
 {
     const struct key_list *from = selection_list(sel, row, first_head);

@@ -145,6 +145,11 @@ static inline bool selection_skips(struct device *dev, const struct selection *s
 /* The number of keys that a budget stands for, 0 .. INT32_MAX. */
 int selection_budget(struct budget size, int n_keys);
 
+/* How many keys a masker that takes the best is to choose: 0 if it has nothing to do, also where
+ * that many are all there are, which makes the selection full. */
+int selection_top_count(struct device *dev, struct selection *sel, const struct attention *att,
+                        struct budget size);
+
 /* Where a masker that chooses per `share` keeps its lists from now on: once per group as long as
  * every masker shares, else with each head. */
 void selection_prepare_lists(struct selection *sel, enum share share);

@@ -48,14 +48,13 @@ static __device__ __forceinline__ bool call_shape_same(const struct call_shape *
            a->n_keys == b->n_keys;
 }
 
-/* A lane's guess, in all lanes of the warp: each reads the step at its own time. */
-static __device__ __forceinline__ struct call_shape call_shape_of_lane(struct call_shape guess,
-                                                                       int lane)
+/* The first lane's guess, in all lanes of the warp: each reads the step at its own time. */
+static __device__ __forceinline__ struct call_shape call_shape_agreed(struct call_shape guess)
 {
-    guess.first_position = __shfl_sync(0xffffffffu, guess.first_position, lane);
-    guess.n_context = __shfl_sync(0xffffffffu, guess.n_context, lane);
-    guess.n_rows_total = __shfl_sync(0xffffffffu, guess.n_rows_total, lane);
-    guess.n_keys = __shfl_sync(0xffffffffu, guess.n_keys, lane);
+    guess.first_position = __shfl_sync(0xffffffffu, guess.first_position, 0);
+    guess.n_context = __shfl_sync(0xffffffffu, guess.n_context, 0);
+    guess.n_rows_total = __shfl_sync(0xffffffffu, guess.n_rows_total, 0);
+    guess.n_keys = __shfl_sync(0xffffffffu, guess.n_keys, 0);
     return guess;
 }
 

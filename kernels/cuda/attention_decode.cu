@@ -318,7 +318,7 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1)
     dependency_release();
     struct call_shape guess = call_shape(&call.att);
     if (copies) /* the same guess in all its lanes */
-        guess = call_shape_of_lane(guess, 0);
+        guess = call_shape_agreed(guess);
     struct decode_work work = decode_share(&call, &guess);
     struct query_pair from = lane_queries<DIM, WIDE>(&call, work.unit);
     int n_early = 0;

@@ -23,8 +23,6 @@
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/copy_ring.cuh"
 
-#define DECODE_LOG2_E 1.4426950408889634f
-
 enum {
     DECODE_WARPS = 4, /* that compute; one more copies */
     COMPUTE_THREADS = DECODE_WARPS * WARP,
@@ -115,7 +113,7 @@ static __device__ __forceinline__ void decode_take_queries(struct decode_queries
                                                            float scale, int lane)
 {
     float4 x[DIM / 16], y[WIDE ? DIM / 16 : 1];
-    scale *= DECODE_LOG2_E;
+    scale *= LOG2_E;
 #pragma unroll
     for (int i = 0; i < DIM / 16; i++) {
         int d = share_dim<DIM>(2 * i, lane % 4);

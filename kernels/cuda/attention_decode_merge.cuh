@@ -262,7 +262,7 @@ static __device__ __forceinline__ void write_out(const struct decode_call *call,
     if (sum.sum != 0.0f && !att->sink_logits) {
         factor = 1.0f / sum.sum;
     } else if (sum.sum != 0.0f) {
-        float sink = att->sink_logits[head] * DECODE_LOG2_E, top = fmaxf(sink, sum.max);
+        float sink = att->sink_logits[head] * LOG2_E, top = fmaxf(sink, sum.max);
         factor = exp2_fast(sum.max - top);
         factor /= sum.sum * factor + exp2_fast(sink - top);
     }

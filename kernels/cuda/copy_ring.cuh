@@ -81,18 +81,7 @@ static __device__ __forceinline__ void copy_expect(uint32_t barrier, int n_bytes
                      : "memory");
 }
 
-/* How the second-level cache treats what is copied: what is read once may make room first. */
-static __device__ __forceinline__ uint64_t copy_policy(bool read_once)
-{
-    uint64_t policy;
-    if (read_once)
-        asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    else
-        asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-
-/* copy_rows by a policy. */
+/* copy_rows by a cache_policy. */
 static __device__ __forceinline__ void copy_rows_by(uint32_t to, const void *from, int n_bytes,
                                                     uint32_t barrier, uint64_t policy)
 {
@@ -134,11 +123,6 @@ static __device__ __forceinline__ void copy_rows(uint32_t to, const void *from, 
 #pragma unroll 8
     for (int at = (int)threadIdx.x % WARP * 16; at < n_bytes; at += WARP * 16)
         copy_async_16(to + (uint32_t)at, (const char *)from + at, true);
-}
-
-static __device__ __forceinline__ uint64_t copy_policy(bool)
-{
-    return 0;
 }
 
 static __device__ __forceinline__ void copy_rows_by(uint32_t to, const void *from, int n_bytes,

@@ -118,6 +118,18 @@ static __device__ __forceinline__ void dependency_release(void)
 #endif
 }
 
+/* How the second-level cache treats what a copy reads: what is read once makes room first, what a
+ * small model reads again and again stays as it can. */
+static __device__ __forceinline__ uint64_t cache_policy(bool read_once)
+{
+    uint64_t policy;
+    if (read_once)
+        asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    else
+        asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
 static inline int ceil_div(int n, int by)
 {
     return (n + by - 1) / by;

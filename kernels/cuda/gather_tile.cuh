@@ -14,8 +14,6 @@
 #include "kernels/cuda/attention_gather.cuh"
 #include "kernels/cuda/warp_matrix.cuh"
 
-#define LOG2_E 1.4426950408889634f
-
 enum {
     TILE_ROWS = 16,  /* keys of a tile */
     TILE_HEADS = 8,  /* query heads of a tile */

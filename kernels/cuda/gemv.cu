@@ -121,7 +121,7 @@ static __global__ void __launch_bounds__(THREADS, SM_BLOCKS<ROWS>)
     const int x_stride = job.pass_tiles * (WIDTH<T, ROWS> / 4);
     float *partial = (float *)(x + ROWS * x_stride);
     const uint32_t ring_at = shared_address(ring), barriers = shared_address(barrier_memory[warp]);
-    const uint64_t policy = ring_policy(job.read_once);
+    const uint64_t policy = cache_policy(job.read_once);
 
     ring_open(barriers, n_stages);
     struct walk sheet = walk_begin(&job, segment_groups, 0);

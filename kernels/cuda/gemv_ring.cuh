@@ -31,18 +31,6 @@ static __device__ __forceinline__ uint32_t shared_address(const void *p)
     return (uint32_t)kept((int)__cvta_generic_to_shared(p));
 }
 
-/* How the second-level cache treats what is read: weights that are read once per token make room
- * first, those of a small model stay as they can. */
-static __device__ __forceinline__ uint64_t ring_policy(bool read_once)
-{
-    uint64_t policy;
-    if (read_once)
-        asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    else
-        asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-
 /* Makes the warp's barriers [n] (8 bytes each) ready; ends with the warp in step. */
 static __device__ __forceinline__ void ring_open(uint32_t barriers, int n)
 {

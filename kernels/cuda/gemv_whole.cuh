@@ -44,7 +44,7 @@ static __global__ void __launch_bounds__(THREADS, 2)
     char *ring = shared + kept(warp * n_stages * STAGE_BYTES<ROWS>);
     float4 *x = (float4 *)(shared + WARPS * n_stages * STAGE_BYTES<ROWS>);
     const uint32_t ring_at = shared_address(ring), barriers = shared_address(barrier_memory[warp]);
-    const uint64_t policy = ring_policy(job.read_once);
+    const uint64_t policy = cache_policy(job.read_once);
 
     ring_open(barriers, n_stages);
     const struct group_range mine = block_groups(&job);

@@ -181,8 +181,8 @@ score_copy(const struct score_job *job, const struct call_shape *shape,
 {
     typedef score_layout<DIM> layout;
     const struct kv_layer *kv = &job->att.kv;
-    struct ring_place place = {0, 1};              /* at first every stage is empty */
-    uint64_t policy = copy_policy(gridDim.x == 1); /* scores, which are read next, stay */
+    struct ring_place place = {0, 1};               /* at first every stage is empty */
+    uint64_t policy = cache_policy(gridDim.x == 1); /* scores, which are read next, stay */
     int kv_head = work->head_tiles > 0 ? work->begin / work->head_tiles : 0;
     int i = work->begin - kv_head * work->head_tiles;
     for (int n = work->end - work->begin; n > 0; n--) {

@@ -145,12 +145,11 @@ static __device__ __forceinline__ int open_before(const struct row_plan *plan, i
     return n;
 }
 
-/* counts [DRAW_WARPS]: candidates by warp, as many warps for each slice.  All threads. */
+/* counts [DRAW_WARPS]: candidates by warp; each slice has as many warps.  All threads. */
 static __device__ __forceinline__ void count_candidates(const struct draw *d,
                                                         const struct random_job *job, int *counts)
 {
-    int n_warps = DRAW_WARPS >> job->split.log2_team, warp = threadIdx.x / WARP,
-        n = 0; /* a slice */
+    int n_warps = DRAW_WARPS >> job->split.log2_team, warp = threadIdx.x / WARP, n = 0;
     int begin = (warp << job->split.log2_team) / DRAW_WARPS * d->slice;
     int end = d->n_wanted > 0 ? min(begin + d->slice, d->n_words) : 0;
     int word = begin + (warp & (n_warps - 1)) * WARP + threadIdx.x % WARP;

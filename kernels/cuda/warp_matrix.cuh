@@ -76,6 +76,8 @@ static __device__ __forceinline__ void multiply_add(float c[4], const uint32_t a
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+#define LOG2_E 1.4426950408889634f
+
 /* 2^x, relative error below 2^-22; 0 for -infinity. */
 static __device__ __forceinline__ float exp2_fast(float x)
 {

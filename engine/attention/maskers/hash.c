@@ -103,17 +103,7 @@ const struct masker masker_hash = {
     .n_params = N_PARAMS,
     .params =
         {
-            [PARAM_HEAVY] =
-                {
-                    .name = "heavy_size",
-                    .reference_name = "heavy_size",
-                    .label = "size",
-                    .help = "How many keys to add: a count, or a share of all keys.",
-                    .kind = PARAM_BUDGET,
-                    MASKER_BUDGET_BOUNDS,
-                    .step = 16,
-                    .fallback = {.is_fraction = true, .value = 0.10},
-                },
+            [PARAM_HEAVY] = MASKER_PARAM_HEAVY(MASKER_HEAVY_KEYS),
             [PARAM_WEIGHTS] =
                 {
                     .name = "weights",

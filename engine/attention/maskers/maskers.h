@@ -19,6 +19,15 @@ extern const char *const masker_share_words[];
 /* Bounds of a number of keys: any count of at least one, any fraction above 0. */
 #define MASKER_BUDGET_BOUNDS .min = 1, .max = 1 << 30, .min_fraction = 0, .max_fraction = 1e6
 
+/* How much a top-k masker adds; what: its help. */
+#define MASKER_PARAM_HEAVY(what)                                                                   \
+    {                                                                                              \
+        .name = "heavy_size", .reference_name = "heavy_size", .label = "size", .help = what,       \
+        .kind = PARAM_BUDGET, MASKER_BUDGET_BOUNDS, .step = 16,                                    \
+        .fallback = {.is_fraction = true, .value = 0.10},                                          \
+    }
+#define MASKER_HEAVY_KEYS "How many keys to add: a count, or a share of all keys."
+
 #define MASKER_PARAM_SHARE                                                                         \
     {                                                                                              \
         .name = "share", .label = "share", .kind = PARAM_CHOICE, .choices = masker_share_words,    \

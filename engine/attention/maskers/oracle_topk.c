@@ -24,16 +24,7 @@ const struct masker masker_oracle_topk = {
     .n_params = 2,
     .params =
         {
-            {
-                .name = "heavy_size",
-                .reference_name = "heavy_size",
-                .label = "size",
-                .help = "How many keys to add: a count, or a share of all keys.",
-                .kind = PARAM_BUDGET,
-                MASKER_BUDGET_BOUNDS,
-                .step = 16,
-                .fallback = {.is_fraction = true, .value = 0.10},
-            },
+            MASKER_PARAM_HEAVY(MASKER_HEAVY_KEYS),
             MASKER_PARAM_SHARE,
         },
     .select = select_oracle_topk,

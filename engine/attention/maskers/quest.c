@@ -35,17 +35,8 @@ const struct masker masker_quest = {
     .n_params = N_PARAMS,
     .params =
         {
-            [PARAM_HEAVY] =
-                {
-                    .name = "heavy_size",
-                    .reference_name = "heavy_size",
-                    .label = "size",
-                    .help = "How many keys the pages hold together: a count, or a share of all.",
-                    .kind = PARAM_BUDGET,
-                    MASKER_BUDGET_BOUNDS,
-                    .step = 16,
-                    .fallback = {.is_fraction = true, .value = 0.10},
-                },
+            [PARAM_HEAVY] = MASKER_PARAM_HEAVY(
+                "How many keys the pages hold together: a count, or a share of all."),
             [PARAM_PAGE_SIZE] =
                 {
                     .name = "page_size",
