@@ -13,29 +13,13 @@
 
 #include "kernels/cuda/attention_gather.cuh"
 #include "kernels/cuda/gather_join.cuh"
-#include "kernels/cuda/gather_list.cuh"
 #include "kernels/cuda/gather_marks.cuh"
 #include "kernels/cuda/gather_tile.cuh"
 
 enum {
-    RING_WARPS = 8,  /* most warps of a block that copies rows into rings */
-    LIST_WARPS = 8, /* of one that reads them where they lie */
-    GATHER_WARPS = LIST_WARPS,
-    RING_STAGES = 3,  /* least */
-    GATHER_ITEMS = 32 /* most items that share out the blocks; a lane each divides them */
-};
-
-/* Whether rows go through registers alone, and how a block is made accordingly. */
-template <int DIM, bool PROBE> struct gather_way {
-    enum {
-        LISTS = !PROBE && DIM <= LIST_MAX_DIM,
-        WARPS = LISTS ? LIST_WARPS : RING_WARPS,
-        OUT_BYTES = TILE_HEADS * (DIM + 4) * 4 /* of a warp: its heads' sums */
-    };
-    static __host__ __device__ size_t warp_bytes(int n_stages)
-    {
-        return LISTS ? (size_t)OUT_BYTES : (size_t)n_stages * tile_layout<DIM>::STAGE_BYTES;
-    }
+    GATHER_WARPS = 8,  /* most warps of a block */
+    GATHER_STAGES = 2, /* least of a warp's ring */
+    GATHER_ITEMS = 32  /* most items that share out the blocks; a lane each divides them */
 };
 
 struct gather_shared {
@@ -177,71 +161,84 @@ static __device__ __forceinline__ void gather_write_mark(struct tile_marks *to,
 
 /* --- A warp's tiles ---------------------------------------------------------------------- */
 
-/* -log2 p of what heads 2t and 2t + 1 drew, unless that is mixed. */
-static __device__ __forceinline__ float2 gather_bias(const struct gather_job *job,
-                                                     const struct gather_item *item, int lane)
-{
-    const struct selection *sel = &job->sel;
-    float2 bias = {};
-    int head = lane % 4 * 2;
-    if (!sel->listed || !sel->sampled || sel->mixed || item->full)
-        return bias;
-    if (head < sel->union_heads)
-        bias.x = -log2_fast(sel->prob[selected_slot(sel, item->row, item->first_head + head)]);
-    if (head + 1 < sel->union_heads)
-        bias.y = -log2_fast(sel->prob[selected_slot(sel, item->row, item->first_head + head + 1)]);
-    return bias;
-}
+/* How keys that were drawn weigh: by -log2 p of their head, or of each key. */
+template <int SETS> struct gather_bias {
+    float of_head[SETS];       /* of head 4 n + t */
+    const float *of_key[SETS]; /* [stride] p of its keys, where they differ */
+};
 
-/* Scores of keys that a head does not attend to become -infinity; drawn keys weigh 1 / p. */
-static __device__ __forceinline__ void gather_weigh(const struct gather_job *job,
-                                                    const struct gather_item *item, float s[4],
-                                                    const struct tile_marks *marks, float2 drawn,
-                                                    int lane)
+template <int SETS>
+static __device__ __forceinline__ void gather_find_bias(struct gather_bias<SETS> *bias,
+                                                        const struct gather_job *job,
+                                                        const struct gather_item *item, int lane)
 {
     const struct selection *sel = &job->sel;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int row = lane / 4 + i / 2 * 8, head = lane % 4 * 2 + i % 2;
-        uint32_t entry = marks->entry[row];
-        if (!(entry >> (KEY_BITS + head) & 1)) {
-            s[i] = -INFINITY;
-        } else if (marks->extra[row] >> head & 1) {
-            float bias = i % 2 ? drawn.y : drawn.x;
-            if (sel->mixed) {
-                size_t slot = selected_slot(sel, item->row, item->first_head + head);
-                bias = -log2_fast(sel->key_prob[slot * sel->stride + (entry & KEY_MASK)]);
-            }
-            s[i] += bias;
+    for (int n = 0; n < SETS; n++) {
+        int head = SET_HEADS * n + lane % SET_HEADS;
+        bias->of_head[n] = 0.0f;
+        bias->of_key[n] = NULL;
+        if (!sel->listed || !sel->sampled || item->full || head >= sel->union_heads)
+            continue;
+        size_t slot = selected_slot(sel, item->row, item->first_head + head);
+        if (sel->mixed)
+            bias->of_key[n] = sel->key_prob + slot * sel->stride;
+        else
+            bias->of_head[n] = -log2_fast(sel->prob[slot]);
+    }
+}
+
+/* Scores of keys that a head does not attend to become -infinity; drawn keys weigh 1 / p. */
+template <int SETS>
+static __device__ __forceinline__ void gather_weigh(float s[SETS][2],
+                                                    const struct tile_marks *marks, bool sampled,
+                                                    const struct gather_bias<SETS> *bias, int lane)
+{
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        uint32_t entry = marks->entry[lane / 4 + 8 * j];
+        uint32_t drawn = sampled ? marks->extra[lane / 4 + 8 * j] : 0;
+#pragma unroll
+        for (int n = 0; n < SETS; n++) {
+            int head = SET_HEADS * n + lane % SET_HEADS;
+            float add = bias->of_head[n];
+            if (bias->of_key[n] && drawn >> head & 1)
+                add = -log2_fast(bias->of_key[n][entry & KEY_MASK]);
+            s[n][j] += drawn >> head & 1 ? add : 0.0f;
+            s[n][j] = entry >> (KEY_BITS + head) & 1 ? s[n][j] : -INFINITY;
         }
     }
 }
 
 /* Probe: scores of rows without a key become -infinity; the score of the own key is noted. */
-template <int DIM>
-static __device__ __forceinline__ void gather_note(struct tile_state<DIM> *state, float s[4],
-                                                   const struct tile_marks *marks, int position,
-                                                   int lane)
+template <int DIM, int SETS>
+static __device__ __forceinline__ void gather_note(struct tile_state<DIM, SETS> *state,
+                                                   float s[SETS][2], const struct tile_marks *marks,
+                                                   int position, int lane)
 {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        uint32_t entry = marks->entry[lane / 4 + i / 2 * 8];
-        if (!(entry >> KEY_BITS))
-            s[i] = -INFINITY;
-        else if ((int)(entry & KEY_MASK) == position)
-            state->own[i % 2] = s[i];
+    for (int j = 0; j < 2; j++) {
+        uint32_t entry = marks->entry[lane / 4 + 8 * j];
+#pragma unroll
+        for (int n = 0; n < SETS; n++)
+            if (!(entry >> KEY_BITS))
+                s[n][j] = -INFINITY;
+            else if ((int)(entry & KEY_MASK) == position)
+                state->own[n] = s[n][j];
     }
 }
 
-template <int DIM>
-static __device__ __forceinline__ void gather_add_mass(struct tile_state<DIM> *state,
-                                                       const float p[4],
+template <int DIM, int SETS>
+static __device__ __forceinline__ void gather_add_mass(struct tile_state<DIM, SETS> *state,
+                                                       const float p[SETS][2],
                                                        const struct tile_marks *marks, int lane)
 {
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (marks->extra[lane % 4 * 2 + i % 2] >> (lane / 4 + i / 2 * 8) & 1)
-            state->mass[i % 2] += p[i];
+    for (int n = 0; n < SETS; n++)
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+            if (marks->extra[SET_HEADS * n + lane % SET_HEADS] >> (lane / 4 + 8 * j) & 1)
+                state->mass[n] += p[n][j];
 }
 
 /* Waits for the oldest of n_stages groups of copies, all lanes'. */
@@ -281,39 +278,40 @@ gather_fill(const struct gather_job *job, const struct tile_rows *rows,
     return next;
 }
 
-/* Attends to tiles first, first + step, ... below end of an item.  *n_kept: the kept keys of head
- * lane % TILE_HEADS (probe). */
-template <int DIM, bool PROBE>
+/* Attends to tiles first, first + step, ... below end of an item, all with keys.  *n_kept: the kept
+ * keys of head lane % TILE_HEADS (probe). */
+template <int DIM, int SETS, bool PROBE>
 static __device__ __forceinline__ void
-gather_attend(const struct gather_job *job, struct tile_state<DIM> *state,
+gather_attend(const struct gather_job *job, struct tile_state<DIM, SETS> *state,
               const struct tile_rows *rows, const struct gather_keys *keys, uint32_t ring,
               struct tile_marks *marks, int first, int step, int end, int *n_kept)
 {
     int lane = threadIdx.x % WARP, n_stages = job->n_stages, stage = 0;
     const float *q = job->att.q + (size_t)keys->item.row * job->att.q_stride +
                      (size_t)keys->item.first_head * DIM;
-    struct gather_mark next =
-        gather_fill<DIM, PROBE>(job, rows, keys, ring, marks, first, step, end, lane);
-    float2 drawn = {};
+    struct gather_bias<SETS> bias;
+    struct gather_mark next = {};
+    if (first < end)
+        next = gather_fill<DIM, PROBE>(job, rows, keys, ring, marks, first, step, end, lane);
     if (!PROBE)
-        drawn = gather_bias(job, &keys->item, lane);
-    tile_start<DIM>(state, q, job->sel.union_heads, job->att.scale * LOG2_E, lane);
+        gather_find_bias<SETS>(&bias, job, &keys->item, lane);
+    tile_start<DIM, SETS>(state, q, job->sel.union_heads, job->att.scale * LOG2_E, lane);
     for (int tile = first; tile < end; tile += step) {
         uint32_t at = ring + stage * tile_layout<DIM>::STAGE_BYTES;
         struct tile_marks *here = &marks[stage];
-        float s[4];
+        float s[SETS][2];
         gather_wait(n_stages);
-        tile_scores<DIM>(s, state, at, lane);
+        tile_scores<DIM, SETS>(s, state, at, lane);
         if (PROBE) {
             *n_kept += __popc(here->extra[lane % TILE_HEADS]);
-            gather_note<DIM>(state, s, here, keys->item.position, lane);
+            gather_note<DIM, SETS>(state, s, here, keys->item.position, lane);
         } else if ((tile + 1) * TILE_ROWS > keys->item.n_ranged) {
-            gather_weigh(job, &keys->item, s, here, drawn, lane);
+            gather_weigh<SETS>(s, here, keys->list_drawn, &bias, lane);
         }
-        tile_soften<DIM, PROBE>(state, s);
+        tile_soften<DIM, SETS, PROBE>(state, s);
         if (PROBE)
-            gather_add_mass<DIM>(state, s, here, lane);
-        tile_accumulate<DIM>(state, s, at, lane);
+            gather_add_mass<DIM, SETS>(state, s, here, lane);
+        tile_accumulate<DIM, SETS>(state, s, at, lane);
         __syncwarp(); /* all lanes are done with the stage */
         gather_write_mark(here, &next, lane);
         if (tile + n_stages * step < end)
@@ -330,7 +328,7 @@ gather_attend(const struct gather_job *job, struct tile_state<DIM> *state,
 
 /* A warp's tiles of the block's share, and what they add up to, into its memory and shared->sums.
  */
-template <int DIM, bool PROBE>
+template <int DIM, int SETS, bool PROBE>
 static __device__ __forceinline__ void
 gather_run_warp(const struct gather_job *job, const struct call_shape *shape,
                 struct gather_shared *shared, char *memory, int warp, int n_warps, int lane)
@@ -338,26 +336,19 @@ gather_run_warp(const struct gather_job *job, const struct call_shape *shape,
     const struct gather_share *share = &shared->share[warp];
     struct gather_keys keys = gather_keys_of<PROBE>(job, share, lane);
     struct tile_rows rows = tile_rows_of<DIM>(&job->att, shape, share->item.kv_head);
-    if constexpr (gather_way<DIM, PROBE>::LISTS) {
-        struct decode_state<DIM, false> state;
-        list_attend<DIM>(job, &state, &rows, &keys, share->begin + warp, n_warps, share->end);
-        list_finish<DIM>(&state, (float *)memory, shared->sums[warp], lane);
-    } else {
-        struct tile_state<DIM> state;
-        int n_kept = 0;
-        gather_attend<DIM, PROBE>(job, &state, &rows, &keys, shared_address(memory),
-                                  shared->marks[warp], share->begin + warp, n_warps, share->end,
-                                  &n_kept);
-        tile_finish<DIM, PROBE>(&state, (float *)memory, lane);
+    struct tile_state<DIM, SETS> state;
+    int n_kept = 0, end = keys.limit > 0 ? share->end : share->begin;
+    gather_attend<DIM, SETS, PROBE>(job, &state, &rows, &keys, shared_address(memory),
+                                    shared->marks[warp], share->begin + warp, n_warps, end,
+                                    &n_kept);
+    tile_finish<DIM, SETS, PROBE>(&state, (float *)memory, lane);
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
-            int head = lane % 4 * 2 + j;
-            float kept = PROBE ? (float)__shfl_sync(0xffffffffu, n_kept, head) : 0;
-            struct query_sums sums = {state.max[j], state.sum[j], state.mass[j], state.own[j],
-                                      kept};
-            if (lane < 4)
-                shared->sums[warp][head] = sums;
-        }
+    for (int n = 0; n < SETS; n++) {
+        int head = SET_HEADS * n + lane % SET_HEADS;
+        float kept = PROBE ? (float)__shfl_sync(0xffffffffu, n_kept, head) : 0;
+        struct query_sums sums = {state.max[n], state.sum[n], state.mass[n], state.own[n], kept};
+        if (lane < SET_HEADS)
+            shared->sums[warp][head] = sums;
     }
 }
 
@@ -380,15 +371,22 @@ static __device__ __forceinline__ void gather_join(const struct gather_job *job,
                                 share->n_blocks);
 }
 
+/* Blocks that fit into the registers of a multiprocessor: a half that is left lets the next kernel,
+ * or a second block, start beside this one. */
+template <int DIM, int SETS> static constexpr int gather_blocks(void)
+{
+    return SETS * DIM <= 128 ? 2 : 1;
+}
+
 /* The blocks share out the items if split, else have one each. */
-template <int DIM, bool PROBE>
-static __global__ void __launch_bounds__((int)gather_way<DIM, PROBE>::WARPS *WARP, 1)
+template <int DIM, int SETS, bool PROBE>
+static __global__ void __launch_bounds__((int)GATHER_WARPS *WARP, gather_blocks<DIM, SETS>())
     gather_kernel(const __grid_constant__ struct gather_job job)
 {
     extern __shared__ __align__(128) char dynamic_shared[];
     struct gather_shared *shared = (struct gather_shared *)dynamic_shared;
     char *memory = dynamic_shared + (sizeof *shared + 127) / 128 * 128;
-    size_t warp_bytes = gather_way<DIM, PROBE>::warp_bytes(job.n_stages);
+    size_t warp_bytes = (size_t)job.n_stages * tile_layout<DIM>::STAGE_BYTES;
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
     struct gather_share *share = &shared->share[warp];
     dependency_release();
@@ -403,8 +401,8 @@ static __global__ void __launch_bounds__((int)gather_way<DIM, PROBE>::WARPS *WAR
         plan = lane_plan<PROBE>(&job, &shape, index);
     gather_divide<PROBE>(&job, index, &plan, n_list, n_warps, lane, share);
     if (share->n_blocks > 0)
-        gather_run_warp<DIM, PROBE>(&job, &shape, shared, memory + warp * warp_bytes, warp, n_warps,
-                                    lane);
+        gather_run_warp<DIM, SETS, PROBE>(&job, &shape, shared, memory + warp * warp_bytes, warp,
+                                          n_warps, lane);
     if (!PROBE && warp == n_warps - 1)
         gather_count_items(&job, &shape, lane);
     __syncthreads();
@@ -414,39 +412,44 @@ static __global__ void __launch_bounds__((int)gather_way<DIM, PROBE>::WARPS *WAR
 
 /* --- The launch -------------------------------------------------------------------------- */
 
-/* Of a block that copies: enough bytes under way for the bandwidth of memory, and room for the next
- * kernel's blocks, which then start while these work. */
-static const size_t SPLIT_BYTES = (size_t)112 << 10;
-
-/* The warps and stages of a block that copies: warps first, since each hides what the others wait
- * for.  Where every item has its own block, two blocks share a multiprocessor.  Returns warps. */
+/* The warps and stages of a block: warps first, since each hides what the others wait for.  Where
+ * every item has its own block, two blocks share a multiprocessor.  Returns warps. */
 template <int DIM> static int gather_rings(const struct device *dev, struct gather_job *job)
 {
     size_t stage = tile_layout<DIM>::STAGE_BYTES, room = dev->properties.sharedMemPerBlockOptin;
     size_t half =
         dev->properties.sharedMemPerMultiprocessor / 2 - dev->properties.reservedSharedMemPerBlock;
-    size_t wanted = job->split ? SPLIT_BYTES : half;
-    room = (wanted < room ? wanted : room) - (sizeof(struct gather_shared) + 127) / 128 * 128;
-    int n_warps = RING_WARPS;
-    job->n_stages = TILE_STAGES;
-    while (n_warps > 1 && RING_STAGES * n_warps * stage > room)
+    room = (job->split || half > room ? room : half) -
+           (sizeof(struct gather_shared) + 127) / 128 * 128;
+    int n_warps = GATHER_WARPS;
+    job->n_stages = job->split ? (int)GATHER_STAGES : (int)TILE_STAGES;
+    while (n_warps > 1 && GATHER_STAGES * n_warps * stage > room)
         n_warps /= 2;
-    while (job->n_stages > RING_STAGES && job->n_stages * n_warps * stage > room)
+    while (job->n_stages > GATHER_STAGES && job->n_stages * n_warps * stage > room)
         job->n_stages--;
     return n_warps;
 }
 
-template <int DIM, bool PROBE> static void gather_launch(struct device *dev, struct gather_job *job)
+template <int DIM, int SETS, bool PROBE>
+static void gather_launch(struct device *dev, struct gather_job *job)
 {
-    typedef gather_way<DIM, PROBE> way;
-    int n_warps = way::LISTS ? (int)LIST_WARPS : gather_rings<DIM>(dev, job);
+    int n_warps = gather_rings<DIM>(dev, job);
     size_t n_shared = (sizeof(struct gather_shared) + 127) / 128 * 128 +
-                      (size_t)n_warps * way::warp_bytes(job->n_stages);
+                      (size_t)n_warps * job->n_stages * tile_layout<DIM>::STAGE_BYTES;
     if (job->split)
         n_shared = cuda_one_per_sm(dev, n_shared);
-    cuda_allow_shared(dev, gather_kernel<DIM, PROBE>, n_shared);
-    cuda_launch(dev, gather_kernel<DIM, PROBE>, dim3(job->split ? dev->n_sms : job->n_items),
+    cuda_allow_shared(dev, gather_kernel<DIM, SETS, PROBE>, n_shared);
+    cuda_launch(dev, gather_kernel<DIM, SETS, PROBE>, dim3(job->split ? dev->n_sms : job->n_items),
                 dim3(n_warps * WARP), n_shared, *job);
+}
+
+template <int DIM, bool PROBE>
+static void gather_choose_sets(struct device *dev, struct gather_job *job)
+{
+    if (job->sel.union_heads <= SET_HEADS)
+        gather_launch<DIM, 1, PROBE>(dev, job);
+    else
+        gather_launch<DIM, 2, PROBE>(dev, job);
 }
 
 /* Whether gather_start takes the call. */
@@ -478,15 +481,15 @@ template <bool PROBE> static void gather_start(struct device *dev, struct gather
     if (dev->failed)
         return;
     if (dim == 64)
-        gather_launch<64, PROBE>(dev, job);
+        gather_choose_sets<64, PROBE>(dev, job);
     else if (dim == 80)
-        gather_launch<80, PROBE>(dev, job);
+        gather_choose_sets<80, PROBE>(dev, job);
     else if (dim == 96)
-        gather_launch<96, PROBE>(dev, job);
+        gather_choose_sets<96, PROBE>(dev, job);
     else if (dim == 128)
-        gather_launch<128, PROBE>(dev, job);
+        gather_choose_sets<128, PROBE>(dev, job);
     else
-        gather_launch<256, PROBE>(dev, job);
+        gather_choose_sets<256, PROBE>(dev, job);
 }
 
 #endif

@@ -70,20 +70,23 @@ static __device__ __forceinline__ uint32_t tile_range_bits(struct key_range rang
     return range_bits(0, range.begin - key, range.end - key) & 0xffff;
 }
 
-/* The key of number `at`; nothing beyond the block's. */
-template <bool PROBE = false>
+/* The key of number `at`; beyond the block's keys, of which there must be one, the last one for no
+ * head: its row is as good as any. */
+template <bool PROBE>
 static __device__ __forceinline__ struct gather_mark
 gather_find_mark_at(const struct gather_keys *keys, int at)
 {
     const struct gather_item *item = &keys->item;
     struct gather_mark mark = {};
-    if (at < min(keys->limit, item->n_ranged)) {
-        mark.entry = (uint32_t)gather_ranged_key(item, at) | keys->all_heads;
-    } else if (!PROBE && at < keys->limit) {
-        mark.entry = keys->list[at];
+    int there = min(at, keys->limit - 1);
+    if (PROBE || there < item->n_ranged) {
+        mark.entry = (uint32_t)gather_ranged_key(item, there) | keys->all_heads;
+    } else {
+        mark.entry = keys->list[there];
         if (keys->list_drawn)
-            mark.extra = keys->list_drawn[at];
+            mark.extra = keys->list_drawn[there];
     }
+    mark.entry &= at > there ? KEY_MASK : 0xffffffffu;
     return mark;
 }
 

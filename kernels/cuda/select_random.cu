@@ -56,6 +56,8 @@ struct draw {
     struct permutation permutation;
     struct draw_step step[TEAM_MAX]; /* by which each member drew */
     int n_drawn[TEAM_MAX];           /* in each member's slice, if there are lists */
+    int first_entry, n_entries;      /* of this slice's keys in the list */
+    bool staged;                     /* its entries lie ready where the marks were */
 };
 
 /* Where a thread is in its words. */
@@ -317,7 +319,8 @@ static __device__ __forceinline__ int lanes_before(int n)
     return sum - n;
 }
 
-/* The entry of a thread's first key of round 0, whose keys are `keys`.  All threads. */
+/* The entry of a thread's first key of round 0, whose keys are `keys`.  All threads; the caller's
+ * next barrier shows what it adds to *d. */
 static __device__ __forceinline__ int find_entry(struct draw *d, const struct random_job *job,
                                                  const struct team *team, const uint32_t *marks,
                                                  uint32_t keys, int *scratch)
@@ -330,15 +333,35 @@ static __device__ __forceinline__ int find_entry(struct draw *d, const struct ra
         scratch[warp] = n;
     __syncthreads();
     n = lane < DRAW_WARPS ? scratch[lane] : 0;
-    int entry = __reduce_add_sync(0xffffffffu, lane < warp ? n : 0);
+    int entry = __reduce_add_sync(0xffffffffu, lane < warp ? n : 0), first = 0;
+    n = __reduce_add_sync(0xffffffffu, n);
     if (team->cluster) {
-        n = __reduce_add_sync(0xffffffffu, n);
         if (threadIdx.x < team->size)
             *cluster_peer(&d->n_drawn[team->member], (int)threadIdx.x) = n;
         draw_meet(team);
-        entry += __reduce_add_sync(0xffffffffu, lane < team->member ? d->n_drawn[lane] : 0);
+        first = __reduce_add_sync(0xffffffffu, lane < team->member ? d->n_drawn[lane] : 0);
     }
-    return entry + lanes_before(__popc(keys));
+    if (threadIdx.x == 0) {
+        d->first_entry = first;
+        d->n_entries = n;
+        d->staged = d->n_rounds == 1 && n <= MARK_WORDS;
+    }
+    return first + entry + lanes_before(__popc(keys));
+}
+
+/* Lays the slice's keys out in the order of the list where the marks were, so that afterwards they
+ * only need to be copied.  All threads. */
+static __device__ __forceinline__ void stage_keys(const struct draw *d, const struct team *team,
+                                                  struct draw_place place, uint32_t *marks)
+{
+    __syncthreads(); /* the marks have been read */
+    if (!d->staged)
+        return;
+    uint32_t *to = marks + (place.entry - d->first_entry);
+    int first_key = draw_word(d, team, 0) * 32;
+    for (uint32_t keys = place.keys; keys; keys &= keys - 1)
+        *to++ = (uint32_t)(first_key + __ffs((int)keys) - 1);
+    __syncthreads();
 }
 
 /* Draws for a unit by a step, as far as the first walk goes: *d, the marks, and where each thread
@@ -367,8 +390,10 @@ draw_make(struct draw *d, const struct random_job *job, const struct team *team,
     draw_meet(team);
     struct draw_place place = {};
     place.keys = find_keys(d, job, team, marks, 0, 0, &place.n, scratch);
-    if (job->lists)
+    if (job->lists) {
         place.entry = find_entry(d, job, team, marks, place.keys, scratch);
+        stage_keys(d, team, place, marks);
+    }
     return place;
 }
 
@@ -414,6 +439,20 @@ static __device__ __forceinline__ int list_keys(const struct draw *d, const stru
     return entry;
 }
 
+/* The same for the whole slice, from stage_keys.  All threads. */
+static __device__ __forceinline__ void
+list_staged(const struct draw *d, const struct random_job *job, const uint32_t *keys)
+{
+    const struct selection *sel = &job->sel;
+    uint32_t heads = (1u << sel->union_heads) - 1;
+    size_t at = ((size_t)d->row * (size_t)sel->n_unions + (size_t)d->which) * sel->stride +
+                (size_t)d->first_entry;
+    for (int i = threadIdx.x; i < d->n_entries; i += DRAW_THREADS) {
+        sel->list[at + (size_t)i] = keys[i] | heads << KEY_BITS;
+        sel->list_drawn[at + (size_t)i] = (uint8_t)heads;
+    }
+}
+
 /* What selection_unite says of a list besides its keys; the own key of heads that have none.  One
  * thread. */
 static __device__ __forceinline__ void list_close(const struct draw *d,
@@ -441,6 +480,9 @@ static __device__ __forceinline__ void draw_put(const struct draw *d, const stru
 {
     const struct selection *sel = &job->sel;
     int end = slice_end(d, team);
+    bool staged = job->lists && d->staged;
+    if (staged)
+        list_staged(d, job, marks);
     for (int walk = 0; walk * MARK_WORDS < d->slice; walk++) {
         if (walk > 0) {
             __syncthreads();
@@ -459,7 +501,7 @@ static __device__ __forceinline__ void draw_put(const struct draw *d, const stru
                               lanes_before(__popc(place.keys));
             if (word < end)
                 add_keys(d, job, word, place.keys, walk == 0);
-            if (job->lists)
+            if (job->lists && !staged)
                 place.entry = list_keys(d, job, word, place.keys, place.entry);
         }
     }
