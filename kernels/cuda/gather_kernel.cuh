@@ -253,29 +253,38 @@ static __device__ __forceinline__ void gather_wait(int n_stages)
     __syncwarp();
 }
 
-/* Fills the warp's stages with tiles first, first + step, ...; returns the marks of the tile after
- * those.  All marks are asked for before the first is used. */
-template <int DIM, bool PROBE>
-static __device__ __forceinline__ struct gather_mark
-gather_fill(const struct gather_job *job, const struct tile_rows *rows,
-            const struct gather_keys *keys, uint32_t ring, struct tile_marks *marks, int first,
-            int step, int end, int lane)
+/* The marks of the tiles that fill a ring, and of the one after them. */
+struct gather_marks {
+    struct gather_mark of[TILE_STAGES], next;
+};
+
+template <bool PROBE>
+static __device__ __forceinline__ struct gather_marks
+gather_find_marks(const struct gather_keys *keys, int n_stages, int first, int step, int lane)
 {
-    struct gather_mark mark[TILE_STAGES], next;
+    struct gather_marks marks;
 #pragma unroll
     for (int i = 0; i < TILE_STAGES; i++)
-        mark[i] = gather_find_mark<PROBE>(keys, first + i * step, lane);
-    next = gather_find_mark<PROBE>(keys, first + job->n_stages * step, lane);
+        marks.of[i] = gather_find_mark<PROBE>(keys, first + min(i, n_stages) * step, lane);
+    marks.next = gather_find_mark<PROBE>(keys, first + n_stages * step, lane);
+    return marks;
+}
+
+/* Fills the warp's stages with tiles first, first + step, ... */
+template <int DIM>
+static __device__ __forceinline__ void
+gather_fill(const struct tile_rows *rows, const struct gather_marks *from, uint32_t ring,
+            struct tile_marks *marks, int n_stages, int first, int step, int end, int lane)
+{
 #pragma unroll
     for (int i = 0; i < TILE_STAGES; i++) {
-        if (i >= job->n_stages)
+        if (i >= n_stages)
             continue;
-        gather_write_mark(&marks[i], &mark[i], lane);
+        gather_write_mark(&marks[i], &from->of[i], lane);
         if (first + i * step < end)
-            tile_copy<DIM>(rows, ring + i * tile_layout<DIM>::STAGE_BYTES, mark[i].entry, lane);
+            tile_copy<DIM>(rows, ring + i * tile_layout<DIM>::STAGE_BYTES, from->of[i].entry, lane);
         copy_async_commit();
     }
-    return next;
 }
 
 /* Attends to tiles first, first + step, ... below end of an item, all with keys.  *n_kept: the kept
@@ -291,11 +300,17 @@ gather_attend(const struct gather_job *job, struct tile_state<DIM, SETS> *state,
                      (size_t)keys->item.first_head * DIM;
     struct gather_bias<SETS> bias;
     struct gather_mark next = {};
-    if (first < end)
-        next = gather_fill<DIM, PROBE>(job, rows, keys, ring, marks, first, step, end, lane);
-    if (!PROBE)
-        gather_find_bias<SETS>(&bias, job, &keys->item, lane);
-    tile_start<DIM, SETS>(state, q, job->sel.union_heads, job->att.scale * LOG2_E, lane);
+    if (first < end) {
+        struct gather_marks from = gather_find_marks<PROBE>(keys, n_stages, first, step, lane);
+        /* Queries are asked for with the marks: behind the rows they would come much later. */
+        tile_start<DIM, SETS>(state, q, job->sel.union_heads, job->att.scale * LOG2_E, lane);
+        if (!PROBE)
+            gather_find_bias<SETS>(&bias, job, &keys->item, lane);
+        gather_fill<DIM>(rows, &from, ring, marks, n_stages, first, step, end, lane);
+        next = from.next;
+    } else {
+        tile_empty<DIM, SETS>(state);
+    }
     for (int tile = first; tile < end; tile += step) {
         uint32_t at = ring + stage * tile_layout<DIM>::STAGE_BYTES;
         struct tile_marks *here = &marks[stage];

@@ -122,27 +122,11 @@ static __device__ __forceinline__ void tile_copy(const struct tile_rows *rows, u
 
 /* --- Products --------------------------------------------------------------------------------- */
 
-/* Takes the queries of n_heads heads, q [n_heads, DIM], and empties the sums.  Column g of matrix n
- * is the first (g even) or second part of head 4 n + g / 2. */
 template <int DIM, int SETS>
-static __device__ __forceinline__ void
-tile_start(struct tile_state<DIM, SETS> *state, const float *q, int n_heads, float scale, int lane)
+static __device__ __forceinline__ void tile_empty(struct tile_state<DIM, SETS> *state)
 {
-    int g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int n = 0; n < SETS; n++) {
-        int head = SET_HEADS * n + g / 2;
-#pragma unroll
-        for (int i = 0; i < DIM / 16; i++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                float2 x = {};
-                uint32_t high, low;
-                if (head < n_heads)
-                    x = *(const float2 *)(q + (size_t)head * DIM + 16 * i + 8 * half + 2 * t);
-                split_bf16(x.x * scale, x.y * scale, &high, &low);
-                state->q[n][i][half] = g % 2 ? low : high;
-            }
 #pragma unroll
         for (int i = 0; i < DIM / 16; i++)
 #pragma unroll
@@ -151,6 +135,33 @@ tile_start(struct tile_state<DIM, SETS> *state, const float *q, int n_heads, flo
         state->max[n] = TILE_LOWEST;
         state->own[n] = -INFINITY;
         state->sum[n] = state->mass[n] = 0;
+    }
+}
+
+/* Takes the queries of n_heads heads, q [n_heads, DIM], and empties the sums.  Column g of matrix n
+ * is the first (g even) or second part of head 4 n + g / 2. */
+template <int DIM, int SETS>
+static __device__ __forceinline__ void
+tile_start(struct tile_state<DIM, SETS> *state, const float *q, int n_heads, float scale, int lane)
+{
+    int g = lane / 4, t = lane % 4;
+    tile_empty<DIM, SETS>(state);
+#pragma unroll
+    for (int n = 0; n < SETS; n++) {
+        int head = SET_HEADS * n + g / 2;
+        float2 x[DIM / 8];
+#pragma unroll
+        for (int i = 0; i < DIM / 8; i++) {
+            x[i] = {};
+            if (head < n_heads)
+                x[i] = *(const float2 *)(q + (size_t)head * DIM + 8 * i + 2 * t);
+        }
+#pragma unroll
+        for (int i = 0; i < DIM / 8; i++) {
+            uint32_t high, low;
+            split_bf16(x[i].x * scale, x[i].y * scale, &high, &low);
+            state->q[n][i / 2][i % 2] = g % 2 ? low : high;
+        }
     }
 }
 
