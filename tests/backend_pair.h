@@ -29,9 +29,12 @@ struct pair {
 
 static struct pair pair;
 
-/* False: no CUDA device; says why.  exact: device_options.exact on both. */
+/* False: no CUDA device; says why.  exact: device_options.exact on both.  With ATTNSCOPE_TEST=NAME in
+ * the environment that test runs alone: under compute-sanitizer each takes minutes. */
 static inline bool pair_open(bool exact)
 {
+    if (getenv("ATTNSCOPE_TEST"))
+        cmocka_set_test_filter(getenv("ATTNSCOPE_TEST"));
     static const char *const names[N_PAIR] = {"cpu", "cuda"};
     struct device_options options = {.exact = exact};
     for (int i = 0; i < N_PAIR; i++) {

@@ -4,6 +4,10 @@
 #   gpu_tests.sh FOLDER [memcheck|racecheck|initcheck|synccheck ...]
 # FOLDER is a build folder, or holds the test programs and attnscope-cuda.so (and lib/, if the
 # libraries came along).  Without a tool all tests run; with tools those of the kernels.
+# JOBS=N runs N at a time, TEST_TIMEOUT=S gives each S seconds; under a tool each test of a program
+# is a run of its own, since racecheck takes minutes for a whole one.
+# Who narrows racecheck down to some kernels must name random_kernel too: version 2025.3 reports an
+# illegal access of a kernel of clusters that it does not watch while it watches another.
 set -u
 folder=$(cd "$1" && pwd)
 shift
@@ -11,11 +15,25 @@ export ATTNSCOPE_CUDA_MODULE="$folder/attnscope-cuda.so"
 export LD_LIBRARY_PATH="$folder/lib:${LD_LIBRARY_PATH:-}"
 shopt -s nullglob
 tests=("$folder"/test_cuda_* "$folder"/tests/test_cuda_*)
-failed=0
+failures=$(mktemp)
+trap 'rm -f "$failures"' EXIT
 
 report() { # NAME STATUS SECONDS LOG
-    printf '%-52s %-8s %4d s\n' "$1" "$2" "$3"
-    case $2 in FAILED) failed=$((failed + 1)); grep -E "FAILED|Error|error|fail|=====" "$4" | head -${LINES_SHOWN:-12} ;; esac
+    printf '%-96s %-8s %4d s\n' "$1" "$2" "$3"
+    case $2 in FAILED) echo "$1" >>"$failures"; grep -E "FAILED|Error|error|fail|=====" "$4" | head -${LINES_SHOWN:-12} ;; esac
+}
+
+start() { # NAME COMMAND...: as soon as fewer than JOBS run
+    case $1 in *test_cuda_device*) # it measures the GPU's free memory
+        wait
+        run "$@"
+        return
+        ;;
+    esac
+    while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-1}" ]; do
+        wait -n
+    done
+    run "$@" &
 }
 
 run() { # NAME COMMAND...
@@ -35,17 +53,21 @@ run() { # NAME COMMAND...
 
 if [ $# -eq 0 ]; then
     for test in "${tests[@]}"; do
-        run "$(basename "$test")" "$test"
+        start "$(basename "$test")" "$test"
     done
     for test in "$folder"{,/tests}/test_{maskers_golden,models_golden,embedded_golden,engine}; do
-        [ -f "$test" ] && ATTNSCOPE_TEST_BACKEND=cuda run "$(basename "$test") cuda" "$test"
+        [ -f "$test" ] && ATTNSCOPE_TEST_BACKEND=cuda start "$(basename "$test") cuda" "$test"
     done
 fi
-for tool in "$@"; do
-    for test in "${tests[@]}"; do
-        case $test in *faults) continue ;; esac # makes calls fail on purpose
-        run "$tool $(basename "$test")" compute-sanitizer --tool "$tool" --error-exitcode 9 \
-            --report-api-errors no --print-limit 5 "$test"
+for test in "${tests[@]}"; do
+    [ $# -eq 0 ] && break
+    case $test in *faults) continue ;; esac # makes calls fail on purpose
+    for name in $("$test" 2>&1 | sed -n 's/^\[ RUN *\] //p'); do
+        for tool in "$@"; do
+            ATTNSCOPE_TEST=$name start "$tool $(basename "$test") $name" compute-sanitizer \
+                --tool "$tool" --error-exitcode 9 --report-api-errors no --print-limit 5 "$test"
+        done
     done
 done
-exit $((failed > 0))
+wait
+[ ! -s "$failures" ]
