@@ -1,5 +1,5 @@
-/* What a warp knows of an item's keys beside their rows: which they are, and which heads attend to
- * them. */
+/* What a warp knows of an item's keys beside their rows: which they are, which heads attend to
+ * them, and how that changes their scores. */
 #ifndef ATTNSCOPE_KERNELS_CUDA_GATHER_MARKS_CUH
 #define ATTNSCOPE_KERNELS_CUDA_GATHER_MARKS_CUH
 
@@ -88,6 +88,115 @@ gather_find_mark_at(const struct gather_keys *keys, int at)
     }
     mark.entry &= at > there ? KEY_MASK : 0xffffffffu;
     return mark;
+}
+
+template <bool PROBE>
+static __device__ __forceinline__ struct gather_mark
+gather_find_mark(const struct gather_keys *keys, int tile, int lane)
+{
+    const struct gather_item *item = &keys->item;
+    struct gather_mark mark = gather_find_mark_at<PROBE>(keys, tile * TILE_ROWS + lane % TILE_ROWS);
+    int n = keys->limit - tile * TILE_ROWS;
+    if (PROBE && n > 0) {
+        int key = item->begin[0] + tile * TILE_ROWS;
+        mark.extra = tile_range_bits(item->kept[0], key) | tile_range_bits(item->kept[1], key);
+        if (keys->bitmaps[0])
+            mark.extra |= tile_bitmap_bits(keys->bitmaps[0], key, keys->n_words) |
+                          tile_bitmap_bits(keys->bitmaps[1], key, keys->n_words);
+        mark.extra &= n < TILE_ROWS ? (1u << n) - 1 : 0xffff;
+    }
+    return mark;
+}
+
+static __device__ __forceinline__ void gather_write_mark(struct tile_marks *to,
+                                                         const struct gather_mark *mark, int lane)
+{
+    if (lane < TILE_ROWS) {
+        to->entry[lane] = mark->entry;
+        to->extra[lane] = mark->extra;
+    }
+}
+
+/* --- What marks do to scores ------------------------------------------------------------------ */
+
+/* How keys that were drawn weigh: by -log2 p of their head, or of each key. */
+template <int SETS> struct gather_bias {
+    float of_head[SETS];       /* of head 4 n + t */
+    const float *of_key[SETS]; /* [stride] p of its keys, where they differ */
+};
+
+template <int SETS>
+static __device__ __forceinline__ void gather_find_bias(struct gather_bias<SETS> *bias,
+                                                        const struct gather_job *job,
+                                                        const struct gather_item *item, int lane)
+{
+    const struct selection *sel = &job->sel;
+#pragma unroll
+    for (int n = 0; n < SETS; n++) {
+        int head = SET_HEADS * n + lane % SET_HEADS;
+        bias->of_head[n] = 0.0f;
+        bias->of_key[n] = NULL;
+        if (!sel->listed || !sel->sampled || item->full || head >= sel->union_heads)
+            continue;
+        size_t slot = selected_slot(sel, item->row, item->first_head + head);
+        if (sel->mixed)
+            bias->of_key[n] = sel->key_prob + slot * sel->stride;
+        else
+            bias->of_head[n] = -log2_fast(sel->prob[slot]);
+    }
+}
+
+/* Scores of keys that a head does not attend to become -infinity; drawn keys weigh 1 / p. */
+template <int SETS>
+static __device__ __forceinline__ void gather_weigh(float s[SETS][2],
+                                                    const struct tile_marks *marks, bool sampled,
+                                                    const struct gather_bias<SETS> *bias, int lane)
+{
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        uint32_t entry = marks->entry[lane / 4 + 8 * j];
+        uint32_t drawn = sampled ? marks->extra[lane / 4 + 8 * j] : 0;
+#pragma unroll
+        for (int n = 0; n < SETS; n++) {
+            int head = SET_HEADS * n + lane % SET_HEADS;
+            float add = bias->of_head[n];
+            if (bias->of_key[n] && drawn >> head & 1)
+                add = -log2_fast(bias->of_key[n][entry & KEY_MASK]);
+            s[n][j] += drawn >> head & 1 ? add : 0.0f;
+            s[n][j] = entry >> (KEY_BITS + head) & 1 ? s[n][j] : -INFINITY;
+        }
+    }
+}
+
+/* Probe: scores of rows without a key become -infinity; the score of the own key is noted. */
+template <int DIM, int SETS>
+static __device__ __forceinline__ void gather_note(struct tile_state<DIM, SETS> *state,
+                                                   float s[SETS][2], const struct tile_marks *marks,
+                                                   int position, int lane)
+{
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        uint32_t entry = marks->entry[lane / 4 + 8 * j];
+#pragma unroll
+        for (int n = 0; n < SETS; n++)
+            if (!(entry >> KEY_BITS))
+                s[n][j] = -INFINITY;
+            else if ((int)(entry & KEY_MASK) == position)
+                state->own[n] = s[n][j];
+    }
+}
+
+template <int DIM, int SETS>
+static __device__ __forceinline__ void gather_add_mass(struct tile_state<DIM, SETS> *state,
+                                                       const float p[SETS][2],
+                                                       const struct tile_marks *marks, int lane)
+{
+#pragma unroll
+    for (int n = 0; n < SETS; n++)
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+            if (marks->extra[SET_HEADS * n + lane % SET_HEADS] >> (lane / 4 + 8 * j) & 1)
+                state->mass[n] += p[n][j];
 }
 
 #endif
