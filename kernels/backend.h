@@ -203,6 +203,7 @@ struct key_index_config {
     enum key_index_kind kind;
     int n_layers, n_heads, n_kv_heads, head_dim;
     int max_keys;
+    enum dtype kv_dtype;       /* of the keys */
     struct hash_networks hash; /* INDEX_HASH */
     struct key_pages pages;    /* INDEX_PAGES */
 };
@@ -388,7 +389,7 @@ struct backend {
      * empty at first.  index_open copies what it needs of config; NULL on failure with the reason,
      * one sentence, in why [n_why]: out of memory, or a kind that this backend has not. */
     struct key_index *(*index_open)(struct device *dev, const struct key_index_config *config,
-                                    char *why, size_t n_why) BACKEND_OPTIONAL;
+                                    char *why, size_t n_why)BACKEND_OPTIONAL;
     void (*index_close)(struct device *dev, struct key_index *index) BACKEND_OPTIONAL;
     /* About the bytes of device memory that index_open takes; weights may be NULL here. */
     uint64_t (*index_bytes)(struct device *dev,

@@ -66,7 +66,8 @@ struct masker_call {
 /* The model whose keys an index is over. */
 struct masker_model {
     const struct model_config *config;
-    const char *folder; /* NULL: it has none */
+    const char *folder;  /* NULL: it has none */
+    enum dtype kv_dtype; /* of the cache that an index is over */
 };
 
 struct masker {

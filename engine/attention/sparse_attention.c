@@ -156,7 +156,7 @@ bool sparse_attention_once(const struct stack *stack, const struct backend *back
                                       .n_heads = att->n_heads,
                                       .n_kv_heads = att->kv.n_kv_heads,
                                       .head_dim = att->kv.head_dim};
-        struct masker_model model = {.config = &config};
+        struct masker_model model = {.config = &config, .kv_dtype = att->kv.dtype};
         struct attention whole = whole_call(att);
         struct stack_index index;
         if (!stack_index_open(&index, stack, backend, dev, &model, att->max_keys, err))

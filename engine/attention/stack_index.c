@@ -14,7 +14,8 @@ static struct key_index_config shape_of(const struct masker_model *model, int ma
                                      .n_heads = c->n_heads,
                                      .n_kv_heads = c->n_kv_heads,
                                      .head_dim = c->head_dim,
-                                     .max_keys = max_keys};
+                                     .max_keys = max_keys,
+                                     .kv_dtype = model->kv_dtype};
 }
 
 static bool open_slot(struct stack_index *s, int i, const struct stack_item *item,

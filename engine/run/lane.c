@@ -28,7 +28,7 @@ static bool open_attention(struct lane *l, struct error *err)
 {
     struct worker *w = l->w;
     int max_keys = l->n_context + tail_capacity(l->question->n, l->max_tokens);
-    struct masker_model model = {&w->loaded->model->config, w->loaded->model->path};
+    struct masker_model model = {&w->loaded->model->config, w->loaded->model->path, w->kv_dtype};
     l->attention = sparse_attention_open(&l->request->lanes[l->index].stack, w->backend, w->dev,
                                          &model, max_keys, err);
     if (!l->attention || !worker_sync(w, err))

@@ -36,7 +36,7 @@ static struct need need_of(const struct worker *w, const struct request *request
 {
     const struct model_config *c = &w->loaded->model->config;
     uint64_t per_token = model_kv_bytes_per_token(c, w->kv_dtype);
-    struct masker_model model = {c, w->loaded->model->path};
+    struct masker_model model = {c, w->loaded->model->path, w->kv_dtype};
     int max_keys = n_context + n_more;
     struct need n = held(w);
     if (fresh || !w->context.open || w->context.kv.capacity < n_context)

@@ -33,13 +33,20 @@ static size_t n_biases(const struct key_index_config *c, int linear)
            (size_t)hash_padded(c->hash.width[linear + 1]);
 }
 
+/* Bounds that are keys' own elements are exact in their type; rounded ones are not. */
+static enum dtype bounds_of(const struct key_index_config *c)
+{
+    return c->pages.label_bits < 16 ? DTYPE_F32 : c->kv_dtype;
+}
+
 uint64_t cpu_index_bytes(struct device *dev, const struct key_index_config *config)
 {
     (void)dev;
-    uint64_t arrays = (uint64_t)config->n_layers * stride_of(config) * sizeof(float);
+    uint64_t arrays = (uint64_t)config->n_layers * stride_of(config);
     if (config->kind == INDEX_PAGES)
-        return arrays * (uint64_t)config->n_kv_heads * 2 * (uint64_t)config->head_dim;
-    arrays *= (uint64_t)config->n_heads * n_words_of(config);
+        return arrays * (uint64_t)config->n_kv_heads * 2 * (uint64_t)config->head_dim *
+               dtype_bytes(bounds_of(config));
+    arrays *= (uint64_t)config->n_heads * n_words_of(config) * sizeof(uint32_t);
     for (int i = 0; i < config->hash.n_linears; i++)
         arrays += HASH_SIDES * (n_weights(config, i) + n_biases(config, i)) * sizeof(float);
     return arrays;
@@ -80,7 +87,8 @@ static bool open_pages(struct key_index *index)
     const struct key_index_config *c = &index->config;
     assert(c->pages.page_size > 0 && c->pages.label_bits > 0 && c->pages.label_bits <= 16);
     size_t n = (size_t)c->n_layers * (size_t)c->n_kv_heads * index->stride;
-    index->pages = calloc(n, 2 * (size_t)c->head_dim * sizeof *index->pages);
+    index->bounds = bounds_of(c);
+    index->pages = calloc(n, 2 * (size_t)c->head_dim * dtype_bytes(index->bounds));
     return index->pages != NULL;
 }
 

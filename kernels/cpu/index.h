@@ -19,10 +19,11 @@ struct key_index {
     struct key_index_config config;
     int *n_indexed; /* [n_layers] keys of each layer */
     struct hash_weights hash;
-    int n_words;     /* INDEX_HASH: words of a key's bits */
-    size_t stride;   /* entries from one array over keys (or pages) to the next */
-    uint32_t *words; /* [n_layers, n_heads, n_words, stride] bits of key j, word by word, at j */
-    float *pages;    /* [n_layers, n_kv_heads, stride, 2 head_dim] lo then hi of page p at p */
+    int n_words;       /* INDEX_HASH: words of a key's bits */
+    size_t stride;     /* entries from one array over keys (or pages) to the next */
+    uint32_t *words;   /* [n_layers, n_heads, n_words, stride] bits of key j, word by word, at j */
+    void *pages;       /* [n_layers, n_kv_heads, stride, 2 head_dim] lo then hi of page p at p */
+    enum dtype bounds; /* of pages: the keys', whose extremes they are, unless they are rounded */
 };
 
 /* Keys [begin, end) of layer att->layer are new; those before are as they were. */

@@ -8,7 +8,10 @@
 
 #include "kernels/cpu/index.h"
 
-enum { SCORE_PAGES = 512 /* pages of one scoring task */ };
+enum {
+    SCORE_PAGES = 512, /* of one scoring task */
+    MAX_DIM = 1024     /* of a head */
+};
 
 struct pages_job {
     struct device *dev;
@@ -23,11 +26,13 @@ struct pages_job {
     int n_blocks;           /* tasks per KV head */
 };
 
-static float *page_bounds(const struct key_index *index, int layer, int kv_head, int page)
+/* [2 head_dim], of type index->bounds. */
+static void *page_bounds(const struct key_index *index, int layer, int kv_head, int page)
 {
     size_t which = (size_t)layer * (size_t)index->config.n_kv_heads + (size_t)kv_head;
     size_t width = 2 * (size_t)index->config.head_dim;
-    return index->pages + (which * index->stride + (size_t)page) * width;
+    size_t at = (which * index->stride + (size_t)page) * width;
+    return (char *)index->pages + at * dtype_bytes(index->bounds);
 }
 
 /* --- Keys ------------------------------------------------------------------------------------ */
@@ -69,6 +74,17 @@ static void quantise(float *x, int n, int n_bits)
     }
 }
 
+/* x [n] into memory of that type, which holds it exactly. */
+static void store(void *to, const float *x, int n, enum dtype dtype)
+{
+    assert(dtype != DTYPE_F16); /* no cache has it */
+    for (int i = 0; i < n; i++)
+        if (dtype == DTYPE_F32)
+            ((float *)to)[i] = x[i];
+        else
+            ((uint16_t *)to)[i] = f32_to_bf16(x[i]);
+}
+
 /* One KV head's pages from the first added key on. */
 static void add_task(void *user, int kv_head, int thread_index)
 {
@@ -79,17 +95,19 @@ static void add_task(void *user, int kv_head, int thread_index)
     while (begin < job->added.end) {
         int page = begin / pages->page_size, first = page * pages->page_size;
         int end = min_int(first + pages->page_size, job->added.end);
-        float *lo = page_bounds(job->index, job->att->layer, kv_head, page), *hi = lo + dim;
+        void *bounds = page_bounds(job->index, job->att->layer, kv_head, page);
+        float lo[2 * MAX_DIM], *hi = lo + dim;
         bool keep = job->widen && begin == job->added.begin && begin > first;
-        for (int d = 0; !keep && d < dim; d++) {
-            lo[d] = INFINITY;
-            hi[d] = -INFINITY;
+        for (int d = 0; d < dim; d++) {
+            lo[d] = keep ? load_as_f32(bounds, job->index->bounds, (size_t)d) : INFINITY;
+            hi[d] = keep ? load_as_f32(bounds, job->index->bounds, (size_t)(dim + d)) : -INFINITY;
         }
         widen(job, lo, hi, kv_head, keep ? begin : first, end);
         if (pages->label_bits < 16) {
             quantise(lo, dim, pages->label_bits);
             quantise(hi, dim, pages->label_bits);
         }
+        store(bounds, lo, 2 * dim, job->index->bounds);
         begin = end;
     }
 }
@@ -99,6 +117,8 @@ void index_pages_add(struct device *dev, struct key_index *index, const struct a
 {
     struct pages_job job = {.dev = dev, .index = index, .att = att, .added = added};
     job.shape = attention_shape(att);
+    assert(job.shape.head_dim <= MAX_DIM);
+    assert(index->bounds == DTYPE_F32 || index->bounds == att->kv.dtype);
     /* Rounded bounds, and those of keys that are forgotten, cannot be widened. */
     job.widen = kept == added.begin && index->config.pages.label_bits >= 16;
     cpu_parallel(dev, index->config.n_kv_heads, add_task, &job);
@@ -125,7 +145,7 @@ static void score_row(const struct pages_job *job, int row, int kv_head, int fir
                       struct key_range pages)
 {
     float s[ROW_QUERIES * ROW_KEYS];
-    struct row_list bounds = {.dtype = DTYPE_F32, .head_dim = 2 * job->shape.head_dim};
+    struct row_list bounds = {.dtype = job->index->bounds, .head_dim = 2 * job->shape.head_dim};
     const float *q =
         job->queries + selection_slot(job->sel, row, first) * (size_t)job->query_stride;
     for (int page = pages.begin; page < pages.end; page += ROW_KEYS) {
@@ -164,8 +184,8 @@ static void count_scores(const struct pages_job *job)
             select_visible_pages(job->sel, row, job->index->config.pages.page_size);
         n_pages += (size_t)(pages.end - pages.begin);
     }
-    job->att->counts->score_rows +=
-        (uint64_t)n_pages * (uint64_t)job->sel->n_kv_heads * 2 * dim * sizeof(float) / row_bytes;
+    job->att->counts->score_rows += (uint64_t)n_pages * (uint64_t)job->sel->n_kv_heads * 2 * dim *
+                                    dtype_bytes(job->index->bounds) / row_bytes;
 }
 
 void index_pages_score(struct device *dev, struct selection *sel, const struct key_index *index,

@@ -121,7 +121,7 @@ bool bench_attention(struct bench *b, struct json *result, struct error *err)
     bool ok =
         bench_calls_open(&calls, b, err) && check(&sides[0], NULL, result, "dense_error", err);
     if (ok && b->has_stack) {
-        struct masker_model model = {.config = &b->config};
+        struct masker_model model = {.config = &b->config, .kv_dtype = b->engine.kv_dtype};
         sparse = sparse_attention_open(&b->stack, b->backend, b->dev, &model, b->ctx + 1, err);
         ok = sparse != NULL;
     }

@@ -193,7 +193,7 @@ bool bench_decode(struct bench *b, struct json *result, struct error *err)
     struct side sides[2] = {{b, &d, {0}}, {b, &d, {0}}};
     bool ok = bench_check_forward(b, result, err) && decode_open(&d, b, err);
     if (ok && b->has_stack) {
-        struct masker_model model = {.config = &b->config};
+        struct masker_model model = {.config = &b->config, .kv_dtype = b->engine.kv_dtype};
         sparse = sparse_attention_open(&b->stack, b->backend, b->dev, &model, b->ctx + 1, err);
         ok = sparse != NULL;
         if (ok)

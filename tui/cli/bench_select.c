@@ -151,7 +151,7 @@ bool bench_select(struct bench *b, struct json *result, struct error *err)
                                                  b->ctx + 1);
         ok = s.selection || fail_code(err, EXIT_CODE_NO_DEVICE, "out of memory for a selection");
     }
-    struct masker_model model = {.config = &b->config};
+    struct masker_model model = {.config = &b->config, .kv_dtype = b->engine.kv_dtype};
     ok = ok && stack_index_open(&s.index, &b->stack, b->backend, b->dev, &model, b->ctx + 1, err) &&
          check(&s, result, err);
     if (ok && find_top_k(&s))
