@@ -52,13 +52,28 @@ uint64_t cpu_index_bytes(struct device *dev, const struct key_index_config *conf
     return arrays;
 }
 
+/* The type that holds x [n] exactly in the fewest bytes. */
+static enum dtype narrowest(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (float_bits(x[i]) & 0xFFFF)
+            return DTYPE_F32;
+    return DTYPE_BF16;
+}
+
 /* to [n, padded(width)] = from [n, width], then zeros.  NULL: out of memory. */
-static float *padded_copy(const float *from, size_t n, int width)
+static void *padded_copy(const float *from, size_t n, int width, enum dtype dtype)
 {
     size_t padded = (size_t)hash_padded(width);
-    float *to = calloc(n * padded, sizeof *to);
+    void *to = calloc(n * padded, dtype_bytes(dtype));
     for (size_t i = 0; to && i < n; i++)
-        memcpy(to + i * padded, from + i * (size_t)width, (size_t)width * sizeof *to);
+        for (size_t j = 0; j < (size_t)width; j++) {
+            float x = from[i * (size_t)width + j];
+            if (dtype == DTYPE_BF16)
+                ((uint16_t *)to)[i * padded + j] = f32_to_bf16(x);
+            else
+                ((float *)to)[i * padded + j] = x;
+        }
     return to;
 }
 
@@ -75,8 +90,11 @@ static bool open_hash(struct key_index *index)
     for (int side = 0; side < HASH_SIDES; side++)
         for (int i = 0; ok && i < h->n_linears; i++) {
             int width = h->width[i + 1];
-            index->hash.w[side][i] = padded_copy(h->w[side][i], n * (size_t)h->width[i], width);
-            index->hash.b[side][i] = padded_copy(h->b[side][i], n, width);
+            size_t n_rows = n * (size_t)h->width[i];
+            enum dtype dtype = narrowest(h->w[side][i], n_rows * (size_t)width);
+            index->hash.dtype[side][i] = dtype;
+            index->hash.w[side][i] = padded_copy(h->w[side][i], n_rows, width, dtype);
+            index->hash.b[side][i] = padded_copy(h->b[side][i], n, width, DTYPE_F32);
             ok = index->hash.w[side][i] && index->hash.b[side][i];
         }
     return ok;

@@ -9,10 +9,13 @@
 #include "kernels/cpu/index_kernels.h"
 #include "kernels/cpu/selection.h"
 
-/* Networks as the inner loops read them: outputs padded to HASH_LANES with zeros.
+/* Networks as the inner loops read them: outputs padded to HASH_LANES with zeros, weights in bf16
+ * if that holds them exactly, since a step reads them all.
  *   w [n_layers, n_heads, width[i], padded(width[i + 1])]   b the same less width[i] */
 struct hash_weights {
-    float *w[HASH_SIDES][HASH_MAX_LINEARS], *b[HASH_SIDES][HASH_MAX_LINEARS];
+    void *w[HASH_SIDES][HASH_MAX_LINEARS];
+    enum dtype dtype[HASH_SIDES][HASH_MAX_LINEARS]; /* of w */
+    float *b[HASH_SIDES][HASH_MAX_LINEARS];
 };
 
 struct key_index {

@@ -48,14 +48,16 @@ static const float *run_network(const struct hash_job *job, enum hash_side side,
     size_t which = (size_t)job->att->layer * (size_t)index->config.n_heads + (size_t)head;
     for (int i = 0; i < h->n_linears; i++) {
         int n_in = h->width[i], n_out = hash_padded(h->width[i + 1]);
+        enum dtype dtype = index->hash.dtype[side][i];
         /* The outputs before lie a padded width apart. */
         int x_width = i ? hash_padded(n_in) : n_in;
         for (int row = 1; row < n && x_width > n_in; row++)
             memmove(scratch->x + row * n_in, scratch->x + row * x_width,
                     (size_t)n_in * sizeof(float));
         kernels->linear(scratch->y, scratch->x,
-                        index->hash.w[side][i] + which * (size_t)n_in * (size_t)n_out,
-                        index->hash.b[side][i] + which * (size_t)n_out, n, n_in, n_out);
+                        (const char *)index->hash.w[side][i] +
+                            which * (size_t)n_in * (size_t)n_out * dtype_bytes(dtype),
+                        dtype, index->hash.b[side][i] + which * (size_t)n_out, n, n_in, n_out);
         if (i + 1 < h->n_linears)
             kernels->activate(scratch->y, n * n_out, h->activation);
         float *swap = scratch->x;

@@ -3,14 +3,16 @@
 
 #include <math.h>
 
-static void linear(float *y, const float *x, const float *w, const float *b, int n, int n_in,
-                   int n_out)
+#include "kernels/cpu/convert.h"
+
+static void linear(float *y, const float *x, const void *w, enum dtype dtype, const float *b, int n,
+                   int n_in, int n_out)
 {
     for (int row = 0; row < n; row++)
         for (int o = 0; o < n_out; o++) {
             float sum = b[o];
             for (int i = 0; i < n_in; i++)
-                sum += x[row * n_in + i] * w[i * n_out + o];
+                sum += x[row * n_in + i] * load_as_f32(w, dtype, (size_t)(i * n_out + o));
             y[row * n_out + o] = sum;
         }
 }

@@ -14,10 +14,10 @@ enum {
 
 struct index_kernels {
     /* y [n, n_out] = x [n, n_in] w [n_in, n_out] + b [n_out]; n_out a multiple of HASH_LANES, n at
-     * most HASH_ROWS.  Each element's sum runs over n_in in order, so that it does not depend on
-     * which rows go together. */
-    void (*linear)(float *y, const float *x, const float *w, const float *b, int n, int n_in,
-                   int n_out);
+     * most HASH_ROWS, w f32 or bf16.  Each element's sum runs over n_in in order, so that it does
+     * not depend on which rows go together. */
+    void (*linear)(float *y, const float *x, const void *w, enum dtype dtype, const float *b, int n,
+                   int n_in, int n_out);
     /* x [n] = act(x). */
     void (*activate)(float *x, int n, enum hash_activation activation);
     /* Hamming distances: scores [n] = top - 2 * sum over the n_words words w of
