@@ -162,13 +162,14 @@ void hash_weights_random(struct hash_networks *out, const struct model_config *c
     size_t n = n_heads_all(config) * (size_t)config->head_dim * RANDOM_BITS;
     *held = xcalloc(n + n_heads_all(config) * RANDOM_BITS, sizeof(float));
     float *w = *held;
-    /* Sums of uniform numbers are near enough to a normal distribution.  The numbers are those of
-     * a linear congruential generator (Knuth's MMIX). */
+    /* Sums of uniform numbers are near enough to a normal distribution; of six bits each, bf16
+     * holds the sums exactly, as it does trained weights.  The numbers are those of a linear
+     * congruential generator (Knuth's MMIX). */
     uint64_t state = 1;
     for (size_t i = 0; i < n; i++)
         for (int j = 0; j < 4; j++) {
             state = state * 6364136223846793005u + 1442695040888963407u;
-            w[i] += (float)(state >> 40) / (1 << 24) - 0.5f;
+            w[i] += (float)(state >> 58) / (1 << 6) - 0.5f;
         }
     for (int side = 0; side < HASH_SIDES; side++) {
         out->w[side][0] = w;

@@ -1,0 +1,196 @@
+/* Inner loops of indexes over keys: every instruction set that the processor has, against plain C
+ * and sums in double, over awkward lengths. */
+#include "tests/cpu_trial.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/cpu/convert.h"
+#include "kernels/cpu/index_kernels.h"
+
+/* The instruction sets beyond plain C. */
+#define FOR_EACH_ISA(kernels)                                                                      \
+    for (enum cpu_isa isa = CPU_ISA_AVX2; isa <= cpu_isa_detect(DEVICE_ISA_AUTO); isa++)           \
+        for (const struct index_kernels *kernels = index_kernels(isa); kernels; kernels = NULL)
+
+static const struct {
+    int n, n_in, n_out;
+} linears[] = {{1, 64, 32},  {1, 128, 128},        {2, 80, 48}, {3, 1, 16},
+               {5, 96, 144}, {HASH_ROWS, 128, 16}, {7, 33, 80}};
+enum { N_LINEARS = sizeof linears / sizeof *linears };
+
+static void bf16_of(uint16_t *to, const float *from, int n)
+{
+    for (int i = 0; i < n; i++)
+        to[i] = f32_to_bf16(from[i]);
+}
+
+/* Of the terms' sizes, since a sum of them may be next to nothing. */
+static void check_linear(const float *y, const float *x, const float *w, const float *b, int n,
+                         int n_in, int n_out)
+{
+    for (int row = 0; row < n; row++)
+        for (int o = 0; o < n_out; o++) {
+            double sum = b[o], size = fabs(sum);
+            for (int i = 0; i < n_in; i++) {
+                double term = (double)x[row * n_in + i] * w[i * n_out + o];
+                sum += term;
+                size += fabs(term);
+            }
+            if (!(fabs(y[row * n_out + o] - sum) <= 1e-6 * size))
+                fail_msg("row %d output %d: %.9g for %.9g", row, o, (double)y[row * n_out + o],
+                         sum);
+        }
+}
+
+static void test_a_linear_is_its_sums(void **state)
+{
+    (void)state;
+    for (int c = 0; c < N_LINEARS; c++) {
+        int n = linears[c].n, n_in = linears[c].n_in, n_out = linears[c].n_out;
+        float *x = random_floats(n * n_in), *w = random_floats(n_in * n_out);
+        float *b = random_floats(n_out), *y = random_floats(n * n_out);
+        index_kernels_reference.linear(y, x, w, DTYPE_F32, b, n, n_in, n_out);
+        check_linear(y, x, w, b, n, n_in, n_out);
+        FOR_EACH_ISA(kernels)
+        {
+            memset(y, 0, sizeof *y * (size_t)(n * n_out));
+            kernels->linear(y, x, w, DTYPE_F32, b, n, n_in, n_out);
+            check_linear(y, x, w, b, n, n_in, n_out);
+        }
+        free(x);
+        free(w);
+        free(b);
+        free(y);
+    }
+}
+
+static void test_weights_in_bf16_give_the_same_bits(void **state)
+{
+    (void)state;
+    for (int c = 0; c < N_LINEARS; c++) {
+        int n = linears[c].n, n_in = linears[c].n_in, n_out = linears[c].n_out;
+        float *x = random_floats(n * n_in), *w = random_floats(n_in * n_out);
+        float *b = random_floats(n_out), *y = random_floats(2 * n * n_out), *z = y + n * n_out;
+        uint16_t *narrow = malloc(sizeof *narrow * (size_t)(n_in * n_out));
+        assert_non_null(narrow);
+        bf16_of(narrow, w, n_in * n_out);
+        for (int i = 0; i < n_in * n_out; i++)
+            w[i] = bf16_to_f32(narrow[i]);
+        index_kernels_reference.linear(y, x, w, DTYPE_F32, b, n, n_in, n_out);
+        index_kernels_reference.linear(z, x, narrow, DTYPE_BF16, b, n, n_in, n_out);
+        assert_memory_equal(y, z, sizeof *y * (size_t)(n * n_out));
+        FOR_EACH_ISA(kernels)
+        {
+            kernels->linear(y, x, w, DTYPE_F32, b, n, n_in, n_out);
+            kernels->linear(z, x, narrow, DTYPE_BF16, b, n, n_in, n_out);
+            assert_memory_equal(y, z, sizeof *y * (size_t)(n * n_out));
+        }
+        free(x);
+        free(w);
+        free(b);
+        free(y);
+        free(narrow);
+    }
+}
+
+/* What comes of a row must not depend on the rows beside it, or a key that comes alone would get
+ * other bits than among many. */
+static void test_rows_together_equal_rows_alone(void **state)
+{
+    (void)state;
+    enum { N = 7, N_IN = 80, N_OUT = 48 };
+    float *x = random_floats(N * N_IN), *w = random_floats(N_IN * N_OUT);
+    float *b = random_floats(N_OUT), *y = random_floats(N * N_OUT), alone[N_OUT];
+    FOR_EACH_ISA(kernels)
+    {
+        kernels->linear(y, x, w, DTYPE_F32, b, N, N_IN, N_OUT);
+        for (int row = 0; row < N; row++) {
+            kernels->linear(alone, x + row * N_IN, w, DTYPE_F32, b, 1, N_IN, N_OUT);
+            assert_memory_equal(alone, y + row * N_OUT, sizeof alone);
+        }
+    }
+    free(x);
+    free(w);
+    free(b);
+    free(y);
+}
+
+static void test_bits_are_counted_alike(void **state)
+{
+    (void)state;
+    static const int lengths[] = {1, 2, 15, 16, 17, 31, 33, 100, 4096, 4099};
+    enum { N_LENGTHS = sizeof lengths / sizeof *lengths, STRIDE = 4112, MAX_WORDS = 8 };
+    uint32_t *words = malloc(sizeof *words * MAX_WORDS * STRIDE), query[MAX_WORDS];
+    float *expected = malloc(sizeof *expected * STRIDE), *got = malloc(sizeof *got * STRIDE);
+    assert_true(words && expected && got);
+    for (int i = 0; i < MAX_WORDS * STRIDE; i++)
+        words[i] = random_state = random_state * 1664525u + 1013904223u;
+    for (int w = 0; w < MAX_WORDS; w++)
+        query[w] = w % 2 ? words[w * STRIDE + 3] : ~words[w * STRIDE];
+    for (int i = 0; i < N_LENGTHS; i++)
+        for (int n_words = 1; n_words <= MAX_WORDS; n_words++) {
+            int n = lengths[i];
+            float top = 32.0f * (float)n_words;
+            index_kernels_reference.score_bits(expected, words, STRIDE, query, n_words, top, n);
+            FOR_EACH_ISA(kernels)
+            {
+                got[n] = 12345.0f;
+                kernels->score_bits(got, words, STRIDE, query, n_words, top, n);
+                assert_memory_equal(got, expected, sizeof *got * (size_t)n);
+                assert_true(got[n] == 12345.0f); /* nothing beyond the end is written */
+            }
+        }
+    free(words);
+    free(expected);
+    free(got);
+}
+
+static void test_scores_are_bits_that_agree_less_those_that_do_not(void **state)
+{
+    (void)state;
+    uint32_t words[4] = {0, 0xFFFFFFFFu, 0x0000FFFFu, 1}, query = 0;
+    float scores[4];
+    index_kernels_reference.score_bits(scores, words, 4, &query, 1, 32.0f, 4);
+    assert_true(scores[0] == 32.0f && scores[1] == -32.0f && scores[2] == 0.0f &&
+                scores[3] == 30.0f);
+}
+
+static void test_activations_are_near_plain_c(void **state)
+{
+    (void)state;
+    enum { N = 67 };
+    for (enum hash_activation a = HASH_SILU; a <= HASH_TANH; a++) {
+        float *x = random_floats(N), *y = malloc(sizeof *y * N);
+        assert_non_null(y);
+        for (int i = 0; i < N; i++)
+            x[i] *= i % 3 ? 4.0f : 60.0f;
+        FOR_EACH_ISA(kernels)
+        {
+            float plain[N];
+            memcpy(y, x, sizeof *y * N);
+            memcpy(plain, x, sizeof plain);
+            kernels->activate(y, N, a);
+            index_kernels_reference.activate(plain, N, a);
+            for (int i = 0; i < N; i++)
+                if (!(fabsf(y[i] - plain[i]) <= 2e-6f * (1.0f + fabsf(plain[i]))))
+                    fail_msg("activation %d of %.9g: %.9g for %.9g", (int)a, (double)x[i],
+                             (double)y[i], (double)plain[i]);
+        }
+        free(x);
+        free(y);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_linear_is_its_sums),
+        cmocka_unit_test(test_weights_in_bf16_give_the_same_bits),
+        cmocka_unit_test(test_rows_together_equal_rows_alone),
+        cmocka_unit_test(test_bits_are_counted_alike),
+        cmocka_unit_test(test_scores_are_bits_that_agree_less_those_that_do_not),
+        cmocka_unit_test(test_activations_are_near_plain_c),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
