@@ -216,6 +216,18 @@ static void test_hash_activations_are_those_of_the_definition(void **state)
 
 static const int page_sizes[] = {16, 7, 1};
 
+/* To 2^n_bits steps between the least and the largest of x [n]. */
+static void model_round(double *x, int n, int n_bits)
+{
+    double low = x[0], high = x[0], top = (1 << n_bits) - 1;
+    for (int i = 1; i < n; i++) {
+        low = fmin(low, x[i]);
+        high = fmax(high, x[i]);
+    }
+    for (int i = 0; i < n && high > low; i++)
+        x[i] = low + rint((x[i] - low) * top / (high - low)) * (high - low) / top;
+}
+
 static void model_bounds(const struct trial *t, const struct key_index_config *config, int kv_head,
                          int page, double *lo, double *hi)
 {
@@ -229,6 +241,10 @@ static void model_bounds(const struct trial *t, const struct key_index_config *c
             hi[d] = fmax(hi[d], key_value(t, kv_head, key, d));
         }
     }
+    if (config->pages.label_bits < 16) {
+        model_round(lo, dim, config->pages.label_bits);
+        model_round(hi, dim, config->pages.label_bits);
+    }
 }
 
 static bool sees_page(const struct trial *t, int row, int page, int page_size)
@@ -239,7 +255,9 @@ static bool sees_page(const struct trial *t, int row, int page, int page_size)
     return sees;
 }
 
-static void check_page_scores(struct trial *t, const struct key_index_config *config)
+/* tolerance: of the sum of the terms' sizes. */
+static void check_page_scores(struct trial *t, const struct key_index_config *config,
+                              double tolerance)
 {
     int page_size = config->pages.page_size, group = t->m.n_heads / t->m.n_kv_heads;
     score(t, config);
@@ -248,13 +266,15 @@ static void check_page_scores(struct trial *t, const struct key_index_config *co
             double lo[256], hi[256];
             model_bounds(t, config, head / group, page, lo, hi);
             for (int row = 0; row < t->m.n_rows; row++) {
-                double want = 0, scale = (double)t->c.att.scale;
+                double want = 0, size = 0, scale = (double)t->c.att.scale;
                 for (int d = 0; d < config->head_dim; d++) {
                     double q = query_value(t, row, head, d) * scale;
-                    want += fmax(q * lo[d], q * hi[d]);
+                    double term = fmax(q * lo[d], q * hi[d]);
+                    want += term;
+                    size += fabs(term);
                 }
                 double got = (double)selection_scores(t->sel, row, head)[page];
-                if (sees_page(t, row, page, page_size) && got != want)
+                if (sees_page(t, row, page, page_size) && !(fabs(got - want) <= tolerance * size))
                     fail_msg("%s, %d keys, head_dim %d, pages of %d: row %d head %d page %d: got "
                              "%.9g, want %.9g",
                              cpu_isa_name(t->dev->isa), t->m.n_keys, config->head_dim, page_size,
@@ -272,7 +292,20 @@ static void test_page_scores_are_those_of_the_definition(void **state)
         struct key_index_config config = config_of(&t, INDEX_PAGES);
         config.pages = (struct key_pages){page_sizes[i / 2 % 3], 16};
         exact_scores(&t, 2);
-        check_page_scores(&t, &config);
+        check_page_scores(&t, &config, 0);
+    }
+}
+
+static void test_page_bounds_are_rounded_to_their_bits(void **state)
+{
+    (void)state;
+    struct trial t;
+    FOR_EACH_SHAPE(t, i, N_SHAPES)
+    {
+        struct key_index_config config = config_of(&t, INDEX_PAGES);
+        config.pages = (struct key_pages){page_sizes[i / 2 % 3], 1 + i / 2 % 8};
+        exact_scores(&t, 2);
+        check_page_scores(&t, &config, 1e-6);
     }
 }
 
@@ -283,6 +316,7 @@ int main(void)
         cmocka_unit_test(test_hash_scores_are_those_of_the_definition),
         cmocka_unit_test(test_hash_activations_are_those_of_the_definition),
         cmocka_unit_test(test_page_scores_are_those_of_the_definition),
+        cmocka_unit_test(test_page_bounds_are_rounded_to_their_bits),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }

@@ -74,6 +74,19 @@ static void quantise(float *x, int n, int n_bits)
     }
 }
 
+/* Rounds the bounds lo and hi [dim] of a page, each over its own range, so that one may come to lie
+ * on the other's side: they change places, for the score takes the larger product of the two. */
+static void round_bounds(float *lo, float *hi, int dim, int n_bits)
+{
+    quantise(lo, dim, n_bits);
+    quantise(hi, dim, n_bits);
+    for (int d = 0; d < dim; d++) {
+        float least = lo[d] < hi[d] ? lo[d] : hi[d];
+        hi[d] = lo[d] < hi[d] ? hi[d] : lo[d];
+        lo[d] = least;
+    }
+}
+
 /* x [n] into memory of that type, which holds it exactly. */
 static void store(void *to, const float *x, int n, enum dtype dtype)
 {
@@ -103,10 +116,8 @@ static void add_task(void *user, int kv_head, int thread_index)
             hi[d] = keep ? load_as_f32(bounds, job->index->bounds, (size_t)(dim + d)) : -INFINITY;
         }
         widen(job, lo, hi, kv_head, keep ? begin : first, end);
-        if (pages->label_bits < 16) {
-            quantise(lo, dim, pages->label_bits);
-            quantise(hi, dim, pages->label_bits);
-        }
+        if (pages->label_bits < 16)
+            round_bounds(lo, hi, dim, pages->label_bits);
         store(bounds, lo, 2 * dim, job->index->bounds);
         begin = end;
     }
