@@ -38,6 +38,9 @@ void signals_close(int fd)
 {
     if (fd >= 0)
         close(fd);
+    /* A terminal that goes away shows at its descriptor and hangs up besides: what comes second
+     * must not kill a program that is ending with its own code. */
+    signal(SIGHUP, SIG_IGN);
     pthread_sigmask(SIG_SETMASK, &original_mask, NULL);
 }
 

@@ -11,6 +11,7 @@
 int signals_open(void);
 /* The next signal (SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGWINCH, SIGTSTP, SIGCONT), or 0. */
 int signals_next(int fd);
+/* At the program's end: SIGHUP is ignored from now on. */
 void signals_close(int fd);
 /* In a child, before exec: the mask that the program was started with. */
 void signals_restore_mask(void);
