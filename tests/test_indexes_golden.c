@@ -11,33 +11,6 @@ static void test_quest_equals_the_reference(void **state)
 
 /* --- Hash: networks by run ------------------------------------------------------------------ */
 
-/* Writes a run's networks as our weights files have them, layer 0. */
-static void write_networks(const struct safetensors *file, const char *tag, const char *path)
-{
-    static const char *const sides[] = {"query", "key"};
-    static const char *const parts[] = {"matrix", "bias"};
-    struct safetensors_out out[4 * HASH_MAX_LINEARS];
-    char names[4 * HASH_MAX_LINEARS][32], part[64];
-    struct error err = {0};
-    size_t n = 0;
-    for (int i = 0; i < 4 * HASH_MAX_LINEARS; i++) {
-        int linear = i / 4, side = i / 2 % 2, bias = i % 2;
-        snprintf(part, sizeof part, "w/%s_%s%d", sides[side], parts[bias], linear);
-        const struct safetensor *t = golden_find(file, tag, part);
-        if (!t)
-            continue;
-        snprintf(names[n], sizeof names[n], "layer.0.%c.%c%d", sides[side][0], "Wb"[bias], linear);
-        out[n] =
-            (struct safetensors_out){names[n], "F32", t->n_dims, {0}, golden_f32(file, tag, part)};
-        memcpy(out[n].shape, t->shape, sizeof out[n].shape);
-        n++;
-    }
-    if (!safetensors_write(path, out, n, &err))
-        fail_msg("%s", err.text);
-    for (size_t i = 0; i < n; i++)
-        free((void *)out[i].data);
-}
-
 static void test_hash_equals_the_reference(void **state)
 {
     struct checker *c = *state;

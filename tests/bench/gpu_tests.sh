@@ -55,7 +55,7 @@ if [ $# -eq 0 ]; then
     for test in "${tests[@]}"; do
         start "$(basename "$test")" "$test"
     done
-    for test in "$folder"{,/tests}/test_{{maskers,indexes,selections,models,embedded}_golden,engine}; do
+    for test in "$folder"{,/tests}/test_{{maskers,indexes,decode,selections,models,embedded}_golden,engine}; do
         [ -f "$test" ] && ATTNSCOPE_TEST_BACKEND=cuda start "$(basename "$test") cuda" "$test"
     done
 fi
