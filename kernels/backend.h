@@ -192,7 +192,8 @@ struct hash_networks {
  * smallest and largest value per element, for each KV head.  The score of a page is
  * scale * sum_d max(q_d lo_d, q_d hi_d).  Bounds are over all keys of the page that are there, the
  * call's own rows included, whether a row sees them or not.  Below 16 bits, lo and hi are each
- * rounded to 2^label_bits steps between their smallest and largest element.
+ * rounded to 2^label_bits steps between their smallest and largest element, in f32 and with halves
+ * to even: level = (x - least) * (top * (1 / range)), top = 2^label_bits - 1.
  * Source: Tang et al. 2024, "Quest", arXiv 2406.10774. */
 struct key_pages {
     int page_size;  /* >= 1 */

@@ -66,7 +66,8 @@ static void quantise(float *x, int n, int n_bits)
         low = x[i] < low ? x[i] : low;
         high = x[i] > high ? x[i] : high;
     }
-    float range = high > low ? high - low : 1.0f, scale = top / range;
+    /* By the reciprocal, as the reference divides: it decides which way a half goes. */
+    float range = high > low ? high - low : 1.0f, scale = top * (1.0f / range);
     for (int i = 0; i < n; i++) {
         float level = rintf((x[i] - low) * scale);
         level = level < 0.0f ? 0.0f : level > top ? top : level;
