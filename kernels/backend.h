@@ -390,7 +390,7 @@ struct backend {
      * empty at first.  index_open copies what it needs of config; NULL on failure with the reason,
      * one sentence, in why [n_why]: out of memory, or a kind that this backend has not. */
     struct key_index *(*index_open)(struct device *dev, const struct key_index_config *config,
-                                    char *why, size_t n_why)BACKEND_OPTIONAL;
+                                    char *why, size_t n_why) BACKEND_OPTIONAL;
     void (*index_close)(struct device *dev, struct key_index *index) BACKEND_OPTIONAL;
     /* About the bytes of device memory that index_open takes; weights may be NULL here. */
     uint64_t (*index_bytes)(struct device *dev,

@@ -20,7 +20,7 @@ static inline struct stack parsed(const struct checker *c, const struct json *ru
     struct error err = {0};
     if (!parse_config(&stack, run, &err))
         fail_msg("%s", err.text);
-    if (c->networks)
+    if (c->networks[0])
         use_networks(&stack, c->networks);
     return stack;
 }

@@ -219,6 +219,19 @@ static inline void write_networks(const struct safetensors *file, const char *ta
         free((void *)out[i].data);
 }
 
+/* Runs from here on have networks TAG of a file, until networks[0] is 0 again. */
+static inline void take_networks(struct checker *c, const struct safetensors *file, const char *tag)
+{
+    snprintf(c->networks, sizeof c->networks, "%s", temp_path(&c->folder, "networks.safetensors"));
+    write_networks(file, tag, c->networks);
+}
+
+/* TAG of a run's key TAG/NAME. */
+static inline void run_tag(char tag[128], const char *key)
+{
+    snprintf(tag, 128, "%.*s", (int)(strrchr(key, '/') - key), key);
+}
+
 static inline void use_networks(struct stack *stack, const char *path)
 {
     struct error err = {0};
@@ -239,7 +252,7 @@ static inline void check_run(struct checker *c, const struct json *run,
     struct stack stack;
     if (!parse_config(&stack, run, &err))
         fail_msg("%s: %s", key, err.text);
-    if (c->networks)
+    if (c->networks[0])
         use_networks(&stack, c->networks);
     struct attention_input in = golden_input(name);
     struct run_result ours = run_case(c, &stack, name, compat);

@@ -10,7 +10,6 @@ struct decode {
     struct safetensors *file;
     struct attention_input whole; /* the rows of step 0; the keys of the last step */
     float *new_queries;           /* [DECODE_STEPS - 1, n_heads, head_dim] */
-    char networks[512];
     struct stack stack;
     struct stack_index index;
 };
@@ -30,11 +29,9 @@ static void decode_open(struct decode *d, struct checker *c)
     *d = (struct decode){.c = c, .file = golden_open(GOLDEN "decode_state.safetensors")};
     d->whole = golden_input("gqa_q5_k200");
     d->new_queries = golden_f32(d->file, "", "new_queries");
-    snprintf(d->networks, sizeof d->networks, "%s", temp_path(&c->folder, "networks.safetensors"));
-    write_networks(d->file, "hash", d->networks);
-    c->networks = d->networks;
+    take_networks(c, d->file, "hash");
     d->stack = parsed(c, decode_run(d, "hash/step0"));
-    c->networks = NULL;
+    c->networks[0] = 0;
     d->index = open_index(c, &d->stack, &d->whole);
 }
 

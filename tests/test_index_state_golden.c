@@ -80,15 +80,13 @@ static void check_hash_indexes(struct checker *c,
     c->n_runs = 0;
     for (const struct json *run = json_first(runs); run; run = json_next(run)) {
         const char *key = json_string(json_get(run, "key"));
-        char tag[128], path[512];
+        char tag[128];
         if (!golden_find(file, key, "key_sig"))
             continue;
-        snprintf(tag, sizeof tag, "%.*s", (int)(strrchr(key, '/') - key), key);
-        snprintf(path, sizeof path, "%s", temp_path(&c->folder, "networks.safetensors"));
-        write_networks(file, tag, path);
-        c->networks = path;
+        run_tag(tag, key);
+        take_networks(c, file, tag);
         check_index(c, run, file, key, false, check);
-        c->networks = NULL;
+        c->networks[0] = 0;
     }
     safetensors_close(file);
     assert_int_equal(c->n_runs, 5);

@@ -21,19 +21,17 @@ static void test_hash_equals_the_reference(void **state)
     c->n_runs = c->n_rows = c->n_ties = c->n_exhausted = 0;
     for (const struct json *run = json_first(runs); run; run = json_next(run)) {
         const char *key = json_string(json_get(run, "key"));
-        char tag[128], path[512], scores[160];
-        snprintf(tag, sizeof tag, "%.*s", (int)(strrchr(key, '/') - key), key);
-        snprintf(path, sizeof path, "%s", temp_path(&c->folder, "networks.safetensors"));
+        char tag[128], scores[160];
+        run_tag(tag, key);
         snprintf(scores, sizeof scores, "%s/h6", tag);
-        write_networks(file, tag, path);
-        c->networks = path;
+        take_networks(c, file, tag);
         c->scores = golden_ints(file, scores, "scores");
         assert_non_null(c->scores);
         check_run(c, run, file, false);
         check_run(c, run, file, true);
         free(c->scores);
         c->scores = NULL;
-        c->networks = NULL;
+        c->networks[0] = 0;
     }
     safetensors_close(file);
     print_message("hash: %d runs, %d rows, %d with ties, %d exhausted\n", c->n_runs, c->n_rows,

@@ -3,6 +3,7 @@
 #ifndef ATTNSCOPE_KERNELS_CPU_CONVERT_H
 #define ATTNSCOPE_KERNELS_CPU_CONVERT_H
 
+#include <assert.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -57,6 +58,19 @@ static inline float load_as_f32(const void *p, enum dtype dtype, size_t i)
     default:
         return ((const float *)p)[i];
     }
+}
+
+/* Elements at .. at + n - 1 of an array of type F32 or BF16, from f32. */
+static inline void store_f32(void *to, enum dtype dtype, size_t at, const float *from, int n)
+{
+    assert(dtype != DTYPE_F16);
+    if (dtype == DTYPE_F32) {
+        memcpy((float *)to + at, from, sizeof(float) * (size_t)n);
+        return;
+    }
+    uint16_t *out = (uint16_t *)to + at;
+    for (int i = 0; i < n; i++)
+        out[i] = f32_to_bf16(from[i]);
 }
 
 #endif

@@ -67,13 +67,7 @@ static void *padded_copy(const float *from, size_t n, int width, enum dtype dtyp
     size_t padded = (size_t)hash_padded(width);
     void *to = calloc(n * padded, dtype_bytes(dtype));
     for (size_t i = 0; to && i < n; i++)
-        for (size_t j = 0; j < (size_t)width; j++) {
-            float x = from[i * (size_t)width + j];
-            if (dtype == DTYPE_BF16)
-                ((uint16_t *)to)[i * padded + j] = f32_to_bf16(x);
-            else
-                ((float *)to)[i * padded + j] = x;
-        }
+        store_f32(to, dtype, i * padded, from + i * (size_t)width, width);
     return to;
 }
 

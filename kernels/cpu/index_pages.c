@@ -88,17 +88,6 @@ static void round_bounds(float *lo, float *hi, int dim, int n_bits)
     }
 }
 
-/* x [n] into memory of that type, which holds it exactly. */
-static void store(void *to, const float *x, int n, enum dtype dtype)
-{
-    assert(dtype != DTYPE_F16); /* no cache has it */
-    for (int i = 0; i < n; i++)
-        if (dtype == DTYPE_F32)
-            ((float *)to)[i] = x[i];
-        else
-            ((uint16_t *)to)[i] = f32_to_bf16(x[i]);
-}
-
 /* One KV head's pages from the first added key on. */
 static void add_task(void *user, int kv_head, int thread_index)
 {
@@ -119,7 +108,7 @@ static void add_task(void *user, int kv_head, int thread_index)
         widen(job, lo, hi, kv_head, keep ? begin : first, end);
         if (pages->label_bits < 16)
             round_bounds(lo, hi, dim, pages->label_bits);
-        store(bounds, lo, 2 * dim, job->index->bounds);
+        store_f32(bounds, job->index->bounds, 0, lo, 2 * dim);
         begin = end;
     }
 }

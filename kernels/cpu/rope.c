@@ -42,17 +42,6 @@ static void rotate(float *head, const float *cosine, const float *sine, int half
     }
 }
 
-static void store_row(void *to, enum dtype dtype, size_t at, const float *from, int n)
-{
-    if (dtype == DTYPE_F32) {
-        memcpy((float *)to + at, from, sizeof(float) * (size_t)n);
-        return;
-    }
-    uint16_t *out = (uint16_t *)to + at;
-    for (int i = 0; i < n; i++)
-        out[i] = f32_to_bf16(from[i]);
-}
-
 static void append_row(const struct append_job *job, int row, const float *cosine,
                        const float *sine)
 {
@@ -75,8 +64,8 @@ static void append_row(const struct append_job *job, int row, const float *cosin
         size_t at =
             ((size_t)h * (size_t)kv->capacity[job->segment] + (size_t)(job->first_row + row)) *
             (size_t)dim;
-        store_row(kv->k[job->segment], kv->dtype, at, k + from, dim);
-        store_row(kv->v[job->segment], kv->dtype, at, v + from, dim);
+        store_f32(kv->k[job->segment], kv->dtype, at, k + from, dim);
+        store_f32(kv->v[job->segment], kv->dtype, at, v + from, dim);
     }
 }
 

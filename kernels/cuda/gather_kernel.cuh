@@ -29,6 +29,9 @@ struct gather_shared {
     bool is_last;
 };
 
+/* Before the warps' memory. */
+enum { GATHER_SHARED_BYTES = (sizeof(struct gather_shared) + 127) / 128 * 128 };
+
 /* --- The division of the work ------------------------------------------------------------ */
 
 /* A division costs what a hundred cycles do; that of unsigned numbers is the shorter. */
@@ -291,7 +294,7 @@ static __global__ void __launch_bounds__((int)GATHER_WARPS *WARP, gather_blocks<
 {
     extern __shared__ __align__(128) char dynamic_shared[];
     struct gather_shared *shared = (struct gather_shared *)dynamic_shared;
-    char *memory = dynamic_shared + (sizeof *shared + 127) / 128 * 128;
+    char *memory = dynamic_shared + GATHER_SHARED_BYTES;
     size_t warp_bytes = (size_t)job.n_stages * tile_layout<DIM>::STAGE_BYTES;
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
     struct gather_share *share = &shared->share[warp];
@@ -325,8 +328,7 @@ template <int DIM> static int gather_rings(const struct device *dev, struct gath
     size_t stage = tile_layout<DIM>::STAGE_BYTES, room = dev->properties.sharedMemPerBlockOptin;
     size_t half =
         dev->properties.sharedMemPerMultiprocessor / 2 - dev->properties.reservedSharedMemPerBlock;
-    room = (job->split || half > room ? room : half) -
-           (sizeof(struct gather_shared) + 127) / 128 * 128;
+    room = (job->split || half > room ? room : half) - GATHER_SHARED_BYTES;
     int n_warps = GATHER_WARPS;
     job->n_stages = job->split ? (int)GATHER_STAGES : (int)TILE_STAGES;
     while (n_warps > 1 && GATHER_STAGES * n_warps * stage > room)
@@ -340,8 +342,8 @@ template <int DIM, int SETS, bool PROBE>
 static void gather_launch(struct device *dev, struct gather_job *job)
 {
     int n_warps = gather_rings<DIM>(dev, job);
-    size_t n_shared = (sizeof(struct gather_shared) + 127) / 128 * 128 +
-                      (size_t)n_warps * job->n_stages * tile_layout<DIM>::STAGE_BYTES;
+    size_t n_shared =
+        GATHER_SHARED_BYTES + (size_t)n_warps * job->n_stages * tile_layout<DIM>::STAGE_BYTES;
     if (job->split)
         n_shared = cuda_one_per_sm(dev, n_shared);
     cuda_allow_shared(dev, gather_kernel<DIM, SETS, PROBE>, n_shared);

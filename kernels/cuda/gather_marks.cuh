@@ -70,15 +70,15 @@ static __device__ __forceinline__ uint32_t tile_range_bits(struct key_range rang
     return range_bits(0, range.begin - key, range.end - key) & 0xffff;
 }
 
-/* The key of number `at`; beyond the block's keys, of which there must be one, the last one for no
- * head: its row is as good as any. */
+/* Of row lane % 16 of a tile.  Beyond the block's keys, of which there must be one, the last one
+ * for no head: its row is as good as any. */
 template <bool PROBE>
 static __device__ __forceinline__ struct gather_mark
-gather_find_mark_at(const struct gather_keys *keys, int at)
+gather_find_mark(const struct gather_keys *keys, int tile, int lane)
 {
     const struct gather_item *item = &keys->item;
     struct gather_mark mark = {};
-    int there = min(at, keys->limit - 1);
+    int at = tile * TILE_ROWS + lane % TILE_ROWS, there = min(at, keys->limit - 1);
     if (PROBE || there < item->n_ranged) {
         mark.entry = (uint32_t)gather_ranged_key(item, there) | keys->all_heads;
     } else {
@@ -87,15 +87,6 @@ gather_find_mark_at(const struct gather_keys *keys, int at)
             mark.extra = keys->list_drawn[there];
     }
     mark.entry &= at > there ? KEY_MASK : 0xffffffffu;
-    return mark;
-}
-
-template <bool PROBE>
-static __device__ __forceinline__ struct gather_mark
-gather_find_mark(const struct gather_keys *keys, int tile, int lane)
-{
-    const struct gather_item *item = &keys->item;
-    struct gather_mark mark = gather_find_mark_at<PROBE>(keys, tile * TILE_ROWS + lane % TILE_ROWS);
     int n = keys->limit - tile * TILE_ROWS;
     if (PROBE && n > 0) {
         int key = item->begin[0] + tile * TILE_ROWS;

@@ -132,13 +132,20 @@ static __device__ __forceinline__ void add_keys(const struct draw *d, const stru
     }
 }
 
+/* The list that a draw's keys make. */
+static __device__ __forceinline__ size_t draw_list(const struct draw *d,
+                                                   const struct random_job *job)
+{
+    return (size_t)d->row * (size_t)job->sel.n_unions + (size_t)d->which;
+}
+
 /* Writes the keys of a word from an entry of the list on.  Returns the entry after them. */
 static __device__ __forceinline__ int list_keys(const struct draw *d, const struct random_job *job,
                                                 int word, uint32_t keys, int entry)
 {
     const struct selection *sel = &job->sel;
     uint32_t heads = (1u << sel->union_heads) - 1;
-    size_t list = ((size_t)d->row * (size_t)sel->n_unions + (size_t)d->which) * sel->stride;
+    size_t list = draw_list(d, job) * sel->stride;
     for (; keys; keys &= keys - 1, entry++) {
         uint32_t key = (uint32_t)(word * 32 + __ffs((int)keys) - 1);
         sel->list[list + (size_t)entry] = key | heads << KEY_BITS;
@@ -153,8 +160,7 @@ list_staged(const struct draw *d, const struct random_job *job, const uint32_t *
 {
     const struct selection *sel = &job->sel;
     uint32_t heads = (1u << sel->union_heads) - 1;
-    size_t at = ((size_t)d->row * (size_t)sel->n_unions + (size_t)d->which) * sel->stride +
-                (size_t)d->first_entry;
+    size_t at = draw_list(d, job) * sel->stride + (size_t)d->first_entry;
     for (int i = threadIdx.x; i < d->n_entries; i += DRAW_THREADS) {
         sel->list[at + (size_t)i] = keys[i] | heads << KEY_BITS;
         sel->list_drawn[at + (size_t)i] = (uint8_t)heads;
@@ -167,7 +173,7 @@ static __device__ __forceinline__ void list_close(const struct draw *d,
                                                   const struct random_job *job)
 {
     const struct selection *sel = &job->sel;
-    size_t at = (size_t)d->row * (size_t)sel->n_unions + (size_t)d->which;
+    size_t at = draw_list(d, job);
     uint32_t heads = (1u << sel->union_heads) - 1;
     bool rescue = d->n == 0 && d->plan.n_ranges == 0 && !d->plan.full;
     if (d->which == 0)
