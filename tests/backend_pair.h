@@ -73,7 +73,18 @@ static inline void pair_reserve(const struct workspace_need *need)
 
 /* --- Random numbers --------------------------------------------------------------------------- */
 
-static uint32_t pair_random = 12345;
+enum { PAIR_SEED = 12345 };
+static uint32_t pair_random = PAIR_SEED;
+
+static inline int pair_restart(void **state)
+{
+    (void)state;
+    pair_random = PAIR_SEED;
+    return 0;
+}
+
+/* A test that draws the same numbers alone as after others. */
+#define pair_test(f) cmocka_unit_test_setup(f, pair_restart)
 
 /* Roughly normal, of unit variance. */
 static inline float pair_draw(void)

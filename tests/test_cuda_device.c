@@ -257,16 +257,16 @@ static void test_an_unknown_backend_is_refused_with_the_names_there_are(void **s
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory_is_zeroed_when_allocated),
-        cmocka_unit_test(test_what_is_uploaded_comes_back),
-        cmocka_unit_test(test_many_small_uploads_keep_their_order),
-        cmocka_unit_test(test_too_large_an_allocation_is_refused_and_harms_nothing),
-        cmocka_unit_test(test_describe_names_the_gpu_and_its_free_memory),
-        cmocka_unit_test(test_a_recording_replays_with_what_memory_holds_then),
-        cmocka_unit_test(test_marks_measure_the_work_between_them),
-        cmocka_unit_test(test_each_failing_call_is_told_and_leaks_nothing),
-        cmocka_unit_test(test_a_poisoned_device_is_lost),
-        cmocka_unit_test(test_an_unknown_backend_is_refused_with_the_names_there_are),
+        pair_test(test_memory_is_zeroed_when_allocated),
+        pair_test(test_what_is_uploaded_comes_back),
+        pair_test(test_many_small_uploads_keep_their_order),
+        pair_test(test_too_large_an_allocation_is_refused_and_harms_nothing),
+        pair_test(test_describe_names_the_gpu_and_its_free_memory),
+        pair_test(test_a_recording_replays_with_what_memory_holds_then),
+        pair_test(test_marks_measure_the_work_between_them),
+        pair_test(test_each_failing_call_is_told_and_leaks_nothing),
+        pair_test(test_a_poisoned_device_is_lost),
+        pair_test(test_an_unknown_backend_is_refused_with_the_names_there_are),
     };
     if (!pair_open(true))
         return PAIR_SKIPPED;

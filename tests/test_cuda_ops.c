@@ -235,10 +235,10 @@ static void test_rotation_far_out(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_embed_adds_positions_of_both_segments),
-        cmocka_unit_test(test_rotate_append_in_all_combinations),
-        cmocka_unit_test(test_rotate_append_of_many_shapes),
-        cmocka_unit_test(test_rotation_far_out),
+        pair_test(test_embed_adds_positions_of_both_segments),
+        pair_test(test_rotate_append_in_all_combinations),
+        pair_test(test_rotate_append_of_many_shapes),
+        pair_test(test_rotation_far_out),
     };
     if (!pair_open(true))
         return PAIR_SKIPPED;

@@ -342,16 +342,16 @@ static void test_fills_are_equal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_greedy_picks_are_equal),
-        cmocka_unit_test(test_ties_go_to_the_lowest_id),
-        cmocka_unit_test(test_broken_logits_still_give_a_token),
-        cmocka_unit_test(test_draws_are_equal),
-        cmocka_unit_test(test_draws_from_a_large_vocabulary_are_equal),
-        cmocka_unit_test(test_cuts_among_ties_are_equal),
-        cmocka_unit_test(test_a_draw_is_the_same_every_time),
-        cmocka_unit_test(test_advance_goes_on_alike),
-        cmocka_unit_test(test_kl_divergences_are_close),
-        cmocka_unit_test(test_fills_are_equal),
+        pair_test(test_greedy_picks_are_equal),
+        pair_test(test_ties_go_to_the_lowest_id),
+        pair_test(test_broken_logits_still_give_a_token),
+        pair_test(test_draws_are_equal),
+        pair_test(test_draws_from_a_large_vocabulary_are_equal),
+        pair_test(test_cuts_among_ties_are_equal),
+        pair_test(test_a_draw_is_the_same_every_time),
+        pair_test(test_advance_goes_on_alike),
+        pair_test(test_kl_divergences_are_close),
+        pair_test(test_fills_are_equal),
     };
     if (!pair_open(true))
         return PAIR_SKIPPED;

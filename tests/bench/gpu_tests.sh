@@ -6,6 +6,8 @@
 # libraries came along).  Without a tool all tests run; with tools those of the kernels.
 # JOBS=N runs N at a time, TEST_TIMEOUT=S gives each S seconds; under a tool each test of a program
 # is a run of its own, since racecheck takes minutes for a whole one.
+# Racecheck leaves out nvjet, cuBLAS's own kernels: version 2025.3 reports hazards between reads and
+# copies that their barriers order.
 # Who narrows racecheck down to some kernels must name random_kernel too: version 2025.3 reports an
 # illegal access of a kernel of clusters that it does not watch while it watches another.
 set -u
@@ -64,8 +66,10 @@ for test in "${tests[@]}"; do
     case $test in *faults) continue ;; esac # makes calls fail on purpose
     for name in $("$test" 2>&1 | sed -n 's/^\[ RUN *\] //p'); do
         for tool in "$@"; do
+            own=()
+            [ "$tool" = racecheck ] && own=(--kernel-regex-exclude kns=nvjet)
             ATTNSCOPE_TEST=$name start "$tool $(basename "$test") $name" compute-sanitizer \
-                --tool "$tool" --error-exitcode 9 --report-api-errors no --print-limit 5 "$test"
+                --tool "$tool" "${own[@]}" --error-exitcode 9 --report-api-errors no --print-limit 5 "$test"
         done
     done
 done
