@@ -166,8 +166,9 @@ struct selection;
 
 /* What maskers keep of the keys, so that they need not read them all at each step. */
 enum key_index_kind {
-    INDEX_HASH, /* bits per key and query head by small networks: HashAttention */
-    INDEX_PAGES /* bounds of pages of keys: Quest */
+    INDEX_HASH,    /* bits per key and query head by small networks: HashAttention */
+    INDEX_PAGES,   /* bounds of pages of keys: Quest */
+    INDEX_CHANNELS /* a few elements of each key per query head: DoubleSparsity */
 };
 
 enum { HASH_MAX_LINEARS = 4, HASH_MAX_WIDTH = 512, HASH_MAX_BITS = 256 };
@@ -200,13 +201,28 @@ struct key_pages {
     int label_bits; /* 1 .. 16; 16: as they are */
 };
 
+/* The labels of INDEX_CHANNELS: of a key, for each query head of its KV head, the n_channels
+ * elements that `channels` names; of a query, the same of its own.  Below 16 bits a label is
+ * rounded over its own range, as bounds of pages are.  The score is
+ * label(q) label(k) / sqrt(n_channels).
+ * Source: Yang et al. 2024, "Post-Training Sparse Attention with Double Sparsity",
+ * arXiv 2408.07092. */
+struct key_channels {
+    int n_channels; /* 1 .. head_dim */
+    int label_bits; /* 1 .. 16; 16: as they are */
+    /* [n_layers, n_heads, n_channels] elements, 0 .. head_dim - 1.  Host memory, read by index_open
+     * alone. */
+    const int16_t *channels;
+};
+
 struct key_index_config {
     enum key_index_kind kind;
     int n_layers, n_heads, n_kv_heads, head_dim;
     int max_keys;
-    enum dtype kv_dtype;       /* of the keys */
-    struct hash_networks hash; /* INDEX_HASH */
-    struct key_pages pages;    /* INDEX_PAGES */
+    enum dtype kv_dtype;          /* of the keys */
+    struct hash_networks hash;    /* INDEX_HASH */
+    struct key_pages pages;       /* INDEX_PAGES */
+    struct key_channels channels; /* INDEX_CHANNELS */
 };
 
 /* (device object) An index over the keys of one lane, all layers; see index_update. */
@@ -392,7 +408,8 @@ struct backend {
     struct key_index *(*index_open)(struct device *dev, const struct key_index_config *config,
                                     char *why, size_t n_why) BACKEND_OPTIONAL;
     void (*index_close)(struct device *dev, struct key_index *index) BACKEND_OPTIONAL;
-    /* About the bytes of device memory that index_open takes; weights may be NULL here. */
+    /* About the bytes of device memory that index_open takes; weights and channels may be
+     * NULL here. */
     uint64_t (*index_bytes)(struct device *dev,
                             const struct key_index_config *config) BACKEND_OPTIONAL;
     /* Brings layer att->layer of the index up to all K keys of the call, for whole calls
@@ -404,8 +421,9 @@ struct backend {
     void (*index_update)(struct device *dev, struct key_index *index,
                          const struct attention *att) BACKEND_OPTIONAL;
     /* The index's scores for every row and query head into the selection's score buffer: one per
-     * visible key (INDEX_HASH; select_top_k chooses by them), or one per page that has a visible
-     * key, page p at entry p (INDEX_PAGES; select_pages).  The index is up to date. */
+     * visible key (INDEX_HASH, INDEX_CHANNELS; select_top_k chooses by them), or one per page that
+     * has a visible key, page p at entry p (INDEX_PAGES; select_pages).  The index is up to date.
+     */
     void (*score_index)(struct device *dev, struct selection *sel, const struct key_index *index,
                         const struct attention *att) BACKEND_OPTIONAL;
     /* From page scores: the max(3, e / page_size) best pages that a row sees a key of (fewer if
@@ -413,12 +431,15 @@ struct backend {
      * Pages are chosen whatever is selected already; full if K <= e. */
     void (*select_pages)(struct device *dev, struct selection *sel, const struct attention *att,
                          struct budget size, int page_size, enum share share) BACKEND_OPTIONAL;
+    /* Selects nothing, but full if K - Q <= e: a budget for all keys before the call's own. */
+    void (*select_if_short)(struct device *dev, struct selection *sel, const struct attention *att,
+                            struct budget size) BACKEND_OPTIONAL;
 };
 
 extern const struct backend backend_cpu;
 
 /* What a module exports as `attnscope_backend`: its table, if it was built for this interface. */
-enum { BACKEND_INTERFACE = 2 };
+enum { BACKEND_INTERFACE = 3 };
 typedef const struct backend *backend_module(int interface);
 
 /* Names of the backends, in order of preference, NULL-terminated. */

@@ -26,8 +26,8 @@ struct checker {
     const struct backend *backend;
     int n_runs, n_rows, n_ties, n_exhausted; /* compared so far, for the log */
     uint8_t *tied;                           /* [B, H, Q] rows of the run that differ by ties */
-    char networks[512];                      /* hash: the run's weights file; "": none */
-    int64_t *scores; /* hash: the reference's [B, H, Q, K]; NULL: q k ranks */
+    char masker_file[512];                   /* what the run's masker reads; "": nothing */
+    int64_t *scores;                         /* the reference's [B, H, Q, K]; NULL: q k ranks */
 };
 
 static inline int setup(void **state)

@@ -20,8 +20,8 @@ static inline struct stack parsed(const struct checker *c, const struct json *ru
     struct error err = {0};
     if (!parse_config(&stack, run, &err))
         fail_msg("%s", err.text);
-    if (c->networks[0])
-        use_networks(&stack, c->networks);
+    if (c->masker_file[0])
+        use_masker_file(&stack, c->masker_file);
     return stack;
 }
 

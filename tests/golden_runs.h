@@ -219,11 +219,12 @@ static inline void write_networks(const struct safetensors *file, const char *ta
         free((void *)out[i].data);
 }
 
-/* Runs from here on have networks TAG of a file, until networks[0] is 0 again. */
+/* Runs from here on have networks TAG of a file, until masker_file[0] is 0 again. */
 static inline void take_networks(struct checker *c, const struct safetensors *file, const char *tag)
 {
-    snprintf(c->networks, sizeof c->networks, "%s", temp_path(&c->folder, "networks.safetensors"));
-    write_networks(file, tag, c->networks);
+    snprintf(c->masker_file, sizeof c->masker_file, "%s",
+             temp_path(&c->folder, "networks.safetensors"));
+    write_networks(file, tag, c->masker_file);
 }
 
 /* TAG of a run's key TAG/NAME. */
@@ -232,14 +233,15 @@ static inline void run_tag(char tag[128], const char *key)
     snprintf(tag, 128, "%.*s", (int)(strrchr(key, '/') - key), key);
 }
 
-static inline void use_networks(struct stack *stack, const char *path)
+static inline void use_masker_file(struct stack *stack, const char *path)
 {
     struct error err = {0};
     for (int i = 0; i < stack->n; i++) {
         struct stack_item *item = &stack->items[i];
-        int weights = masker_param_index(item->masker, "weights");
-        if (weights >= 0 && !masker_value_parse(item->masker, &item->values, weights, path, &err))
-            fail_msg("%s", err.text);
+        for (int j = 0; j < item->masker->n_params; j++)
+            if (item->masker->params[j].kind == PARAM_PATH &&
+                !masker_value_parse(item->masker, &item->values, j, path, &err))
+                fail_msg("%s", err.text);
     }
 }
 
@@ -252,8 +254,8 @@ static inline void check_run(struct checker *c, const struct json *run,
     struct stack stack;
     if (!parse_config(&stack, run, &err))
         fail_msg("%s: %s", key, err.text);
-    if (c->networks[0])
-        use_networks(&stack, c->networks);
+    if (c->masker_file[0])
+        use_masker_file(&stack, c->masker_file);
     struct attention_input in = golden_input(name);
     struct run_result ours = run_case(c, &stack, name, compat);
     c->tied = xcalloc(n_outputs(&in), 1);

@@ -1,5 +1,5 @@
-/* An index over keys under test: a selection's trial, one layer of several, and networks of random
- * weights. */
+/* An index over keys under test: a selection's trial, one layer of several, networks of random
+ * weights and channels at random. */
 #ifndef ATTNSCOPE_TESTS_INDEX_TRIAL_H
 #define ATTNSCOPE_TESTS_INDEX_TRIAL_H
 
@@ -74,6 +74,26 @@ static inline void networks_close(struct key_index_config *config)
             free((void *)config->hash.w[side][i]);
             free((void *)config->hash.b[side][i]);
         }
+}
+
+/* --- Channels --------------------------------------------------------------------------------- */
+
+/* Distinct elements of each head: `first` and on, a step apart that has no divisor in common with
+ * head_dim. */
+static inline void channels_open(struct key_index_config *config, int n_channels, int n_bits)
+{
+    size_t n_heads = (size_t)(config->n_layers * config->n_heads), n = (size_t)n_channels;
+    int16_t *channels = calloc(n_heads * n, sizeof *channels);
+    assert_non_null(channels);
+    for (size_t head = 0; head < n_heads; head++)
+        for (size_t i = 0; i < n; i++)
+            channels[head * n + i] = (int16_t)((5 * head + 7 * i) % (size_t)config->head_dim);
+    config->channels = (struct key_channels){n_channels, n_bits, channels};
+}
+
+static inline void channels_close(struct key_index_config *config)
+{
+    free((void *)config->channels.channels);
 }
 
 #endif

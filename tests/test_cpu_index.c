@@ -309,6 +309,87 @@ static void test_page_bounds_are_rounded_to_their_bits(void **state)
     }
 }
 
+/* --- Channels --------------------------------------------------------------------------------- */
+
+/* Channels kept of a head: of one word and of several, and more than a word has levels. */
+static int n_channels_at(int i, int head_dim)
+{
+    static const int shares[] = {16, 4, 8, 1};
+    return head_dim / shares[i / 2 % 4];
+}
+
+static void model_label(const struct key_index_config *config, const int16_t *channels,
+                        const double *row, double *to)
+{
+    for (int c = 0; c < config->channels.n_channels; c++)
+        to[c] = row[channels[c]];
+    if (config->channels.label_bits < 16)
+        model_round(to, config->channels.n_channels, config->channels.label_bits);
+}
+
+/* tolerance: of the sum of the terms' sizes. */
+static void check_channel_scores(struct trial *t, const struct key_index_config *config,
+                                 double tolerance)
+{
+    int n = config->channels.n_channels, group = t->m.n_heads / t->m.n_kv_heads;
+    double row_values[256], q[256], k[256];
+    score(t, config);
+    for (int head = 0; head < t->m.n_heads; head++)
+        for (int key = 0; key < t->m.n_keys; key++) {
+            const int16_t *channels =
+                config->channels.channels + (LAYER * config->n_heads + head) * n;
+            for (int d = 0; d < config->head_dim; d++)
+                row_values[d] = key_value(t, head / group, key, d);
+            model_label(config, channels, row_values, k);
+            for (int row = 0; row < t->m.n_rows; row++) {
+                double want = 0, size = 0;
+                for (int d = 0; d < config->head_dim; d++)
+                    row_values[d] = query_value(t, row, head, d);
+                model_label(config, channels, row_values, q);
+                for (int c = 0; c < n; c++) {
+                    want += q[c] * k[c] / sqrt(n);
+                    size += fabs(q[c]) * fmax(1, fabs(k[c])) / sqrt(n);
+                }
+                double got = (double)selection_scores(t->sel, row, head)[key];
+                if (is_visible(&t->m, row, key) && !(fabs(got - want) <= tolerance * (size + 1)))
+                    fail_msg("%s, %d keys, %d channels of %d, %d bits: row %d head %d key %d: got "
+                             "%.9g, want %.9g",
+                             cpu_isa_name(t->dev->isa), t->m.n_keys, n, config->head_dim,
+                             config->channels.label_bits, row, head, key, got, want);
+            }
+        }
+}
+
+static void test_channel_scores_are_those_of_the_definition(void **state)
+{
+    (void)state;
+    struct trial t;
+    FOR_EACH_SHAPE(t, i, N_ALL)
+    {
+        struct key_index_config config = config_of(&t, INDEX_CHANNELS);
+        channels_open(&config, n_channels_at(i, config.head_dim), 16);
+        exact_scores(&t, 2);
+        check_channel_scores(&t, &config, 1e-6);
+        channels_close(&config);
+    }
+}
+
+/* Keys in whole numbers of 4 at most: no level lies half way between two but where the model
+ * rounds alike. */
+static void test_labels_are_rounded_to_their_bits(void **state)
+{
+    (void)state;
+    struct trial t;
+    FOR_EACH_SHAPE(t, i, N_ALL)
+    {
+        struct key_index_config config = config_of(&t, INDEX_CHANNELS);
+        channels_open(&config, n_channels_at(i, config.head_dim), 1 + i % 15);
+        exact_scores(&t, 2);
+        check_channel_scores(&t, &config, 2e-6);
+        channels_close(&config);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +398,8 @@ int main(void)
         cmocka_unit_test(test_hash_activations_are_those_of_the_definition),
         cmocka_unit_test(test_page_scores_are_those_of_the_definition),
         cmocka_unit_test(test_page_bounds_are_rounded_to_their_bits),
+        cmocka_unit_test(test_channel_scores_are_those_of_the_definition),
+        cmocka_unit_test(test_labels_are_rounded_to_their_bits),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }

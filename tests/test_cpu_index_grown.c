@@ -29,6 +29,25 @@ static void expect_same(const struct trial *t, const void *grown, const void *fr
                  t->m.n_keys, what, which);
 }
 
+static void expect_same_labels(const struct trial *t, const struct key_index *grown,
+                               const struct key_index *fresh)
+{
+    const struct key_index_config *c = &grown->config;
+    if (c->kind != INDEX_CHANNELS)
+        return;
+    for (int i = 0; i < c->n_heads * grown->n_words; i++) {
+        size_t first = (size_t)(LAYER * c->n_heads * grown->n_words + i) * grown->stride;
+        expect_same(t, grown->words + first, fresh->words + first,
+                    (size_t)t->m.n_keys * sizeof *grown->words, "word of levels", i);
+    }
+    for (int i = 0; i < c->n_heads * grown->n_values; i++) {
+        size_t bytes = dtype_bytes(c->kv_dtype);
+        size_t first = (size_t)(LAYER * c->n_heads * grown->n_values + i) * grown->stride * bytes;
+        expect_same(t, (char *)grown->values + first, (char *)fresh->values + first,
+                    (size_t)t->m.n_keys * bytes, "values", i);
+    }
+}
+
 /* All that is kept of the call's keys, of LAYER, by this index and by one made for the call. */
 static void expect_as_fresh(const struct trial *t, const struct key_index *grown,
                             const struct attention *att)
@@ -49,6 +68,7 @@ static void expect_as_fresh(const struct trial *t, const struct key_index *grown
         expect_same(t, (char *)grown->pages + first, (char *)fresh->pages + first,
                     (size_t)index_n_pages(grown, t->m.n_keys) * n_bytes, "pages of head", i);
     }
+    expect_same_labels(t, grown, fresh);
     backend_cpu.index_close(t->dev, fresh);
 }
 
@@ -57,6 +77,23 @@ static void open_growing(struct trial *t, int level)
     struct case_shape shape = {1, CONTEXT + GROWN, 6, 2, 80, DTYPE_BF16, .n_tail = GROWN - 1};
     trial_open(t, level, &shape, 5);
     t->c.att.layer = LAYER;
+}
+
+/* Those of the configuration's kind, some that can be had. */
+static void parameters_open(struct key_index_config *config)
+{
+    config->pages = (struct key_pages){16, 16};
+    if (config->kind == INDEX_HASH)
+        networks_open(config, 2, HASH_SILU, false);
+    else if (config->kind == INDEX_CHANNELS)
+        channels_open(config, 10, 4);
+}
+
+static void parameters_close(struct key_index_config *config)
+{
+    if (config->kind == INDEX_HASH)
+        networks_close(config);
+    channels_close(config);
 }
 
 static void test_hash_grown_by_1000_keys_equals_from_scratch(void **state)
@@ -95,19 +132,36 @@ static void test_pages_grown_by_1000_keys_equal_from_scratch(void **state)
         }
 }
 
+static void test_labels_grown_by_1000_keys_equal_from_scratch(void **state)
+{
+    (void)state;
+    static const int bits[] = {1, 2, 3, 4, 8, 11, 16};
+    for (int level = 0; level < N_LEVELS; level++)
+        for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
+            struct trial t;
+            open_growing(&t, level);
+            struct key_index_config config = config_of(&t, INDEX_CHANNELS);
+            channels_open(&config, i % 2 ? 5 : 20, bits[i]);
+            struct key_index *index = open_index(&t, &config);
+            grow(&t, index, GROWN);
+            expect_as_fresh(&t, index, call_at(&t, GROWN - 1));
+            backend_cpu.index_close(t.dev, index);
+            channels_close(&config);
+            trial_close(&t);
+        }
+}
+
 /* A question that goes back to the context, and a tail that is cut within a page. */
 static void test_keys_after_a_rewind_replace_those_before(void **state)
 {
     (void)state;
     static const int rewinds[] = {0, 5, 40};
     for (int level = 0; level < N_LEVELS; level++)
-        for (int kind = INDEX_HASH; kind <= INDEX_PAGES; kind++) {
+        for (int kind = INDEX_HASH; kind <= INDEX_CHANNELS; kind++) {
             struct trial t;
             open_growing(&t, level);
             struct key_index_config config = config_of(&t, kind);
-            config.pages = (struct key_pages){16, 16};
-            if (kind == INDEX_HASH)
-                networks_open(&config, 2, HASH_SILU, false);
+            parameters_open(&config);
             struct key_index *index = open_index(&t, &config);
             grow(&t, index, 61);
             for (int i = 0; i < 3; i++) {
@@ -123,8 +177,7 @@ static void test_keys_after_a_rewind_replace_those_before(void **state)
                 backend_cpu.index_update(t.dev, index, call_at(&t, 60));
             }
             backend_cpu.index_close(t.dev, index);
-            if (kind == INDEX_HASH)
-                networks_close(&config);
+            parameters_close(&config);
             trial_close(&t);
         }
 }
@@ -134,14 +187,12 @@ static void test_an_index_of_no_keys_takes_the_first(void **state)
     (void)state;
     static const struct case_shape one_key = {1, 1, 6, 2, 80, DTYPE_BF16, .n_tail = 0};
     for (int level = 0; level < N_LEVELS; level++)
-        for (int kind = INDEX_HASH; kind <= INDEX_PAGES; kind++) {
+        for (int kind = INDEX_HASH; kind <= INDEX_CHANNELS; kind++) {
             struct trial t;
             trial_open(&t, level, &one_key, 5);
             t.c.att.layer = LAYER;
             struct key_index_config config = config_of(&t, kind);
-            config.pages = (struct key_pages){16, 16};
-            if (kind == INDEX_HASH)
-                networks_open(&config, 2, HASH_SILU, false);
+            parameters_open(&config);
             struct key_index *index = open_index(&t, &config);
             struct attention none = t.c.att;
             none.n_rows = 0;
@@ -150,8 +201,7 @@ static void test_an_index_of_no_keys_takes_the_first(void **state)
             backend_cpu.index_update(t.dev, index, &t.c.att);
             expect_as_fresh(&t, index, &t.c.att);
             backend_cpu.index_close(t.dev, index);
-            if (kind == INDEX_HASH)
-                networks_close(&config);
+            parameters_close(&config);
             trial_close(&t);
         }
 }
@@ -162,6 +212,7 @@ int main(void)
         cmocka_unit_test(test_an_index_of_no_keys_takes_the_first),
         cmocka_unit_test(test_hash_grown_by_1000_keys_equals_from_scratch),
         cmocka_unit_test(test_pages_grown_by_1000_keys_equal_from_scratch),
+        cmocka_unit_test(test_labels_grown_by_1000_keys_equal_from_scratch),
         cmocka_unit_test(test_keys_after_a_rewind_replace_those_before),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);

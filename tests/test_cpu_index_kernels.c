@@ -156,6 +156,44 @@ static void test_scores_are_bits_that_agree_less_those_that_do_not(void **state)
                 scores[3] == 30.0f);
 }
 
+/* Values and levels of more keys than are scored together, and of fewer; nothing is written beyond
+ * the last key, and a key's score is the same from any other key on. */
+static void test_labels_are_scored_alike(void **state)
+{
+    (void)state;
+    enum { STRIDE = 192, CHANNELS = 21, MAX_WORDS = 11 };
+    static const int bits[] = {1, 2, 3, 4, 8, 9, 16}, lengths[] = {1, 31, 32, 33, 100, 128};
+    float *values = random_floats(CHANNELS * STRIDE), *q = random_floats(CHANNELS);
+    uint32_t words[MAX_WORDS * STRIDE];
+    for (int i = 0; i < MAX_WORDS * STRIDE; i++)
+        words[i] = random_state = random_state * 1664525u + 1013904223u;
+    for (size_t b = 0; b < sizeof bits / sizeof *bits; b++)
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+            int width = 1, n = lengths[i];
+            while (width < bits[b])
+                width *= 2;
+            struct key_labels k = {words, values, DTYPE_F32, STRIDE, CHANNELS, bits[b], width};
+            float expected[STRIDE], got[STRIDE], from[STRIDE];
+            index_kernels_reference.score_labels(expected, &k, q, n);
+            FOR_EACH_ISA(kernels)
+            {
+                got[n] = 12345.0f;
+                kernels->score_labels(got, &k, q, n);
+                assert_true(got[n] == 12345.0f);
+                for (int j = 0; j < n; j++)
+                    assert_close(got[j], expected[j], 2e-6 * (1 << (width - bits[b])) * CHANNELS,
+                                 "score");
+                struct key_labels rest = k;
+                rest.words = words + n / 3;
+                rest.values = values + n / 3;
+                kernels->score_labels(from, &rest, q, n - n / 3);
+                assert_memory_equal(from, got + n / 3, sizeof *from * (size_t)(n - n / 3));
+            }
+        }
+    free(values);
+    free(q);
+}
+
 static void test_activations_are_near_plain_c(void **state)
 {
     (void)state;
@@ -190,6 +228,7 @@ int main(void)
         cmocka_unit_test(test_rows_together_equal_rows_alone),
         cmocka_unit_test(test_bits_are_counted_alike),
         cmocka_unit_test(test_scores_are_bits_that_agree_less_those_that_do_not),
+        cmocka_unit_test(test_labels_are_scored_alike),
         cmocka_unit_test(test_activations_are_near_plain_c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,7 +31,7 @@ static void decode_open(struct decode *d, struct checker *c)
     d->new_queries = golden_f32(d->file, "", "new_queries");
     take_networks(c, d->file, "hash");
     d->stack = parsed(c, decode_run(d, "hash/step0"));
-    c->networks[0] = 0;
+    c->masker_file[0] = 0;
     d->index = open_index(c, &d->stack, &d->whole);
 }
 

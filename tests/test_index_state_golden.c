@@ -86,7 +86,7 @@ static void check_hash_indexes(struct checker *c,
         run_tag(tag, key);
         take_networks(c, file, tag);
         check_index(c, run, file, key, false, check);
-        c->networks[0] = 0;
+        c->masker_file[0] = 0;
     }
     safetensors_close(file);
     assert_int_equal(c->n_runs, 5);

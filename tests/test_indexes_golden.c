@@ -31,7 +31,7 @@ static void test_hash_equals_the_reference(void **state)
         check_run(c, run, file, true);
         free(c->scores);
         c->scores = NULL;
-        c->networks[0] = 0;
+        c->masker_file[0] = 0;
     }
     safetensors_close(file);
     print_message("hash: %d runs, %d rows, %d with ties, %d exhausted\n", c->n_runs, c->n_rows,

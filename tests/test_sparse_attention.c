@@ -28,6 +28,9 @@ static const char *const piece_stacks[] = {
     "sink:4,hash:5%:weights=random",
     "local:16,quest:40:page_size=8",
     "random:0.1,quest:40:page_size=8:share=group",
+    "local:16,double-sparsity:7%:group_factor=4:channels=random",
+    "double-sparsity:258:group_factor=4:channels=random:share=group",
+    "double-sparsity:260:group_factor=4:channels=random",
     "sink:299",
     "dense",
 };
@@ -141,6 +144,8 @@ static void test_an_index_that_grew_by_1000_keys_equals_one_from_scratch(void **
         "sink:4,local:16,hash:5%:weights=random:share=group",
         "quest:10%",
         "sink:4,local:16,quest:64:page_size=7:label_bits=4",
+        "double-sparsity:10%:group_factor=4:channels=random",
+        "sink:4,local:16,double-sparsity:64:group_factor=2:label_bits=16:channels=random",
     };
     for (size_t i = 0; i < sizeof stacks / sizeof stacks[0]; i++) {
         struct scene *s = scene_open(GROWN, GROWN, 7);

@@ -74,4 +74,5 @@ const struct backend backend_cpu = {
     .index_update = cpu_index_update,
     .score_index = cpu_score_index,
     .select_pages = cpu_select_pages,
+    .select_if_short = cpu_select_if_short,
 };

@@ -17,6 +17,10 @@ static size_t stride_of(const struct key_index_config *c)
 
 static size_t n_words_of(const struct key_index_config *c)
 {
+    if (c->kind == INDEX_CHANNELS && c->channels.label_bits >= 16)
+        return 0;
+    if (c->kind == INDEX_CHANNELS)
+        return ((size_t)c->channels.n_channels * (size_t)label_width(c) + 31) / 32;
     return ((size_t)c->hash.width[c->hash.n_linears] + 31) / 32;
 }
 
@@ -39,6 +43,11 @@ static enum dtype bounds_of(const struct key_index_config *c)
     return c->pages.label_bits < 16 ? DTYPE_F32 : c->kv_dtype;
 }
 
+static size_t n_values_of(const struct key_index_config *c)
+{
+    return c->channels.label_bits < 16 ? 2 : (size_t)c->channels.n_channels;
+}
+
 uint64_t cpu_index_bytes(struct device *dev, const struct key_index_config *config)
 {
     (void)dev;
@@ -46,6 +55,10 @@ uint64_t cpu_index_bytes(struct device *dev, const struct key_index_config *conf
     if (config->kind == INDEX_PAGES)
         return arrays * (uint64_t)config->n_kv_heads * 2 * (uint64_t)config->head_dim *
                dtype_bytes(bounds_of(config));
+    if (config->kind == INDEX_CHANNELS)
+        return arrays * (uint64_t)config->n_heads *
+               (n_words_of(config) * sizeof(uint32_t) +
+                n_values_of(config) * dtype_bytes(config->kv_dtype));
     arrays *= (uint64_t)config->n_heads * n_words_of(config) * sizeof(uint32_t);
     for (int i = 0; i < config->hash.n_linears; i++)
         arrays += HASH_SIDES * (n_weights(config, i) + n_biases(config, i)) * sizeof(float);
@@ -104,6 +117,37 @@ static bool open_pages(struct key_index *index)
     return index->pages != NULL;
 }
 
+static bool open_channels(struct key_index *index)
+{
+    const struct key_index_config *c = &index->config;
+    const struct key_channels *from = &c->channels;
+    size_t n = (size_t)c->n_layers * (size_t)c->n_heads;
+    size_t n_channels = n * (size_t)from->n_channels;
+    assert(from->n_channels > 0 && from->n_channels <= c->head_dim);
+    assert(from->label_bits > 0 && from->label_bits <= 16);
+    index->n_words = (int)n_words_of(c);
+    index->n_values = (int)n_values_of(c);
+    index->channels = calloc(n_channels, sizeof *index->channels);
+    if (index->channels)
+        memcpy(index->channels, from->channels, n_channels * sizeof *index->channels);
+    if (index->n_words)
+        index->words = calloc(n * (size_t)index->n_words * index->stride, sizeof *index->words);
+    index->values = calloc(n * (size_t)index->n_values * index->stride, dtype_bytes(c->kv_dtype));
+    return index->channels && index->values && (index->words || !index->n_words);
+}
+
+static bool open_kind(struct key_index *index)
+{
+    switch (index->config.kind) {
+    case INDEX_HASH:
+        return open_hash(index);
+    case INDEX_PAGES:
+        return open_pages(index);
+    default:
+        return open_channels(index);
+    }
+}
+
 struct key_index *cpu_index_open(struct device *dev, const struct key_index_config *config,
                                  char *why, size_t n_why)
 {
@@ -115,7 +159,7 @@ struct key_index *cpu_index_open(struct device *dev, const struct key_index_conf
         index->n_indexed = calloc((size_t)config->n_layers, sizeof *index->n_indexed);
         ok = index->n_indexed != NULL;
     }
-    ok = ok && (config->kind == INDEX_HASH ? open_hash(index) : open_pages(index));
+    ok = ok && open_kind(index);
     if (ok)
         return index;
     snprintf(why, n_why, "no memory for an index over %d keys, %.0f MiB", config->max_keys,
@@ -136,6 +180,8 @@ void cpu_index_close(struct device *dev, struct key_index *index)
         }
     free(index->words);
     free(index->pages);
+    free(index->channels);
+    free(index->values);
     free(index->n_indexed);
     free(index);
 }
@@ -154,6 +200,8 @@ void cpu_index_update(struct device *dev, struct key_index *index, const struct 
     struct key_range added = {min_int(*n_indexed, shape.first_position), shape.n_keys};
     if (index->config.kind == INDEX_HASH)
         index_hash_add(dev, index, att, added);
+    else if (index->config.kind == INDEX_CHANNELS)
+        index_channels_add(dev, index, att, added);
     else
         index_pages_add(dev, index, att, added, *n_indexed);
     *n_indexed = shape.n_keys;
@@ -167,6 +215,8 @@ void cpu_score_index(struct device *dev, struct selection *sel, const struct key
     assert(index->n_indexed[att->layer] == sel->n_keys);
     if (index->config.kind == INDEX_HASH)
         index_hash_score(dev, sel, index, att);
+    else if (index->config.kind == INDEX_CHANNELS)
+        index_channels_score(dev, sel, index, att);
     else
         index_pages_score(dev, sel, index, att);
 }

@@ -1,7 +1,7 @@
 /* Indexes over keys from the inside (backend.h says what they mean).
  *
  * index.c owns the memory and keeps how many keys each layer has indexed; what is kept of a key and
- * how it is scored is the kind's: index_hash.c, index_pages.c. */
+ * how it is scored is the kind's: index_hash.c, index_pages.c, index_channels.c. */
 #ifndef ATTNSCOPE_KERNELS_CPU_INDEX_H
 #define ATTNSCOPE_KERNELS_CPU_INDEX_H
 
@@ -22,11 +22,14 @@ struct key_index {
     struct key_index_config config;
     int *n_indexed; /* [n_layers] keys of each layer */
     struct hash_weights hash;
-    int n_words;       /* INDEX_HASH: words of a key's bits */
+    int n_words;       /* of a key's bits: INDEX_HASH, INDEX_CHANNELS below 16 bits, else 0 */
     size_t stride;     /* entries from one array over keys (or pages) to the next */
     uint32_t *words;   /* [n_layers, n_heads, n_words, stride] bits of key j, word by word, at j */
     void *pages;       /* [n_layers, n_kv_heads, stride, 2 head_dim] lo then hi of page p at p */
     enum dtype bounds; /* of pages: the keys', whose extremes they are, unless they are rounded */
+    int16_t *channels; /* [n_layers, n_heads, n_channels] */
+    int n_values;      /* INDEX_CHANNELS: 2, a label's least and largest, or n_channels */
+    void *values;      /* [n_layers, n_heads, n_values, stride] of the keys' type, key j's at j */
 };
 
 /* Keys [begin, end) of layer att->layer are new; those before are as they were. */
@@ -39,6 +42,27 @@ void index_pages_add(struct device *dev, struct key_index *index, const struct a
                      struct key_range added, int kept);
 void index_pages_score(struct device *dev, struct selection *sel, const struct key_index *index,
                        const struct attention *att);
+/* As index_hash_add and index_hash_score. */
+void index_channels_add(struct device *dev, struct key_index *index, const struct attention *att,
+                        struct key_range added);
+void index_channels_score(struct device *dev, struct selection *sel, const struct key_index *index,
+                          const struct attention *att);
+
+/* [n_words, stride] of one query head; NULL where a key has no words. */
+static inline uint32_t *index_words(const struct key_index *index, int layer, int head)
+{
+    size_t which = (size_t)layer * (size_t)index->config.n_heads + (size_t)head;
+    return index->words ? index->words + which * (size_t)index->n_words * index->stride : NULL;
+}
+
+/* Bits of a word that a level of INDEX_CHANNELS takes: a power of two, at most 16. */
+static inline int label_width(const struct key_index_config *config)
+{
+    int width = 1;
+    while (width < config->channels.label_bits)
+        width *= 2;
+    return width;
+}
 
 static inline int hash_padded(int width)
 {

@@ -81,12 +81,6 @@ static void pack_bits(const struct key_index *index, uint32_t *words, size_t apa
 
 /* --- Keys ------------------------------------------------------------------------------------ */
 
-static uint32_t *head_words(const struct key_index *index, int layer, int head)
-{
-    size_t which = (size_t)layer * (size_t)index->config.n_heads + (size_t)head;
-    return index->words + which * (size_t)index->n_words * index->stride;
-}
-
 /* x [n, head_dim] = keys [begin, end) as f32. */
 static void load_keys(const struct hash_job *job, float *x, int kv_head, int begin, int end)
 {
@@ -115,7 +109,7 @@ static void add_task(void *user, int task_index, int thread_index)
         return;
     load_keys(job, scratch.x, head / job->shape.group, begin, end);
     const float *signs = run_network(job, HASH_KEY, head, &scratch, end - begin);
-    uint32_t *words = head_words(index, job->att->layer, head);
+    uint32_t *words = index_words(index, job->att->layer, head);
     for (int key = begin; key < end; key++)
         pack_bits(index, words + key, index->stride, signs + (size_t)(key - begin) * padded);
 }
@@ -158,7 +152,7 @@ static void score_task(void *user, int task_index, int thread_index)
     const struct hash_job *job = user;
     const struct key_index *index = job->index;
     int head = task_index / job->n_blocks, block = task_index % job->n_blocks;
-    const uint32_t *words = head_words(index, job->att->layer, head);
+    const uint32_t *words = index_words(index, job->att->layer, head);
     float n_bits = (float)index->config.hash.width[index->config.hash.n_linears];
     for (int row = 0; row < job->att->n_rows; row++) {
         struct key_range visible = job->sel->visible[row];

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "kernels/cpu/convert.h"
+#include "kernels/cpu/index_labels.h"
 
 static void linear(float *y, const float *x, const void *w, enum dtype dtype, const float *b, int n,
                    int n_in, int n_out)
@@ -48,7 +49,7 @@ static void score_bits(float *scores, const uint32_t *words, size_t stride, cons
     }
 }
 
-const struct index_kernels index_kernels_reference = {linear, activate, score_bits};
+const struct index_kernels index_kernels_reference = {linear, activate, score_bits, score_labels};
 
 const struct index_kernels *index_kernels(enum cpu_isa isa)
 {

@@ -9,7 +9,20 @@
 
 enum {
     HASH_LANES = 16, /* outputs of a linear are padded to a multiple of it */
-    HASH_ROWS = 32   /* most rows that go through a network together */
+    HASH_ROWS = 32,  /* most rows that go through a network together */
+    LABEL_KEYS = 32  /* keys whose labels are scored together */
+};
+
+/* Labels of keys [n] of one layer and query head: key i at i of every array, which may be read up
+ * to LABEL_KEYS - 1 entries beyond the last key. */
+struct key_labels {
+    const uint32_t *words; /* [n_words, stride] levels, the first lowest; n_bits < 16 */
+    const void *values;    /* [., stride] ends of the levels, least then largest; or elements */
+    enum dtype dtype;      /* of values, F32 or BF16 */
+    size_t stride;
+    int n_channels;
+    int n_bits; /* of a level; 16: values are the elements, [n_channels, stride] */
+    int width;  /* bits of a word that a level takes */
 };
 
 struct index_kernels {
@@ -24,6 +37,8 @@ struct index_kernels {
      * popcount(words[w * stride + i] ^ query[w]). */
     void (*score_bits)(float *scores, const uint32_t *words, size_t stride, const uint32_t *query,
                        int n_words, float top, int n);
+    /* scores [n] = q [n_channels] times the labels. */
+    void (*score_labels)(float *scores, const struct key_labels *k, const float *q, int n);
 };
 
 const struct index_kernels *index_kernels(enum cpu_isa isa);

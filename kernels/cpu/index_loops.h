@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/attention_simd.h"
 #include "kernels/cpu/index_kernels.h"
+#include "kernels/cpu/index_labels.h"
 
 enum { TILE_ROWS = 4, TILE_VECTORS = 32 / LANES };
 

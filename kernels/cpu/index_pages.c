@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels/cpu/index.h"
+#include "kernels/cpu/index_levels.h"
 
 enum {
     SCORE_PAGES = 512, /* of one scoring task */
@@ -57,30 +58,12 @@ static void widen(const struct pages_job *job, float *lo, float *hi, int kv_head
     }
 }
 
-/* Rounds x [n] to 2^n_bits levels between its least and its largest element.
- * Source: the pseudo-quantisation of DoubleSparse, arXiv 2408.07092. */
-static void quantise(float *x, int n, int n_bits)
-{
-    float low = x[0], high = x[0], top = (float)((1 << n_bits) - 1);
-    for (int i = 1; i < n; i++) {
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
-    }
-    /* By the reciprocal, as the reference divides: it decides which way a half goes. */
-    float range = high > low ? high - low : 1.0f, scale = top * (1.0f / range);
-    for (int i = 0; i < n; i++) {
-        float level = rintf((x[i] - low) * scale);
-        level = level < 0.0f ? 0.0f : level > top ? top : level;
-        x[i] = level / scale + low;
-    }
-}
-
 /* Rounds the bounds lo and hi [dim] of a page, each over its own range, so that one may come to lie
  * on the other's side: they change places, for the score takes the larger product of the two. */
 static void round_bounds(float *lo, float *hi, int dim, int n_bits)
 {
-    quantise(lo, dim, n_bits);
-    quantise(hi, dim, n_bits);
+    levels_round(lo, dim, n_bits);
+    levels_round(hi, dim, n_bits);
     for (int d = 0; d < dim; d++) {
         float least = lo[d] < hi[d] ? lo[d] : hi[d];
         hi[d] = lo[d] < hi[d] ? hi[d] : lo[d];

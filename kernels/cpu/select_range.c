@@ -1,4 +1,4 @@
-/* Sink and local: ranges, the same for all heads.
+/* Sink and local: ranges, the same for all heads; and calls too short to choose in.
  * Source: Xiao et al. 2023, "Efficient streaming language models with attention sinks". */
 #include "kernels/cpu/selection.h"
 
@@ -36,4 +36,14 @@ void cpu_select_local(struct device *dev, struct selection *sel, const struct at
         struct key_range visible = sel->visible[row];
         selection_add_range(sel, row, max_int(visible.begin, visible.end - e), visible.end);
     }
+}
+
+void cpu_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
+                         struct budget size)
+{
+    if (selection_skips(dev, sel, att))
+        return;
+    int e = selection_budget(size, sel->n_keys);
+    if (e > 0 && (int64_t)sel->n_keys <= (int64_t)e + sel->n_rows_total)
+        sel->full = true;
 }

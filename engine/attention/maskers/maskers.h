@@ -12,6 +12,7 @@ extern const struct masker masker_oracle_topp;
 extern const struct masker masker_random;
 extern const struct masker masker_hash;
 extern const struct masker masker_quest;
+extern const struct masker masker_double_sparsity;
 
 /* Words of `share`, in the order of enum share. */
 extern const char *const masker_share_words[];
