@@ -18,6 +18,8 @@ enum {
     MAX_CHANNELS = 1024
 };
 
+_Static_assert((int)LABEL_KEYS <= (int)LIST_SLACK, "what lies behind the last key is read");
+
 struct channels_job {
     struct device *dev;
     const struct key_index *index;

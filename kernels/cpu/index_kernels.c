@@ -4,7 +4,6 @@
 #include <math.h>
 
 #include "kernels/cpu/convert.h"
-#include "kernels/cpu/index_labels.h"
 
 static void linear(float *y, const float *x, const void *w, enum dtype dtype, const float *b, int n,
                    int n_in, int n_out)
@@ -46,6 +45,38 @@ static void score_bits(float *scores, const uint32_t *words, size_t stride, cons
         for (int w = 0; w < n_words; w++)
             distance += __builtin_popcount(words[(size_t)w * stride + (size_t)i] ^ query[w]);
         scores[i] = top - 2.0f * (float)distance;
+    }
+}
+
+static float label_value(const struct key_labels *k, int which, int key)
+{
+    return load_as_f32(k->values, k->dtype, (size_t)which * k->stride + (size_t)key);
+}
+
+/* The idea to hold: sum_c q_c (level_c step + low) = step sum_c q_c level_c + low sum_c q_c. */
+static float score_levels(const struct key_labels *k, const float *q, int key)
+{
+    int per_word = 32 / k->width;
+    float sum = 0.0f, q_sum = 0.0f, low = label_value(k, 0, key), high = label_value(k, 1, key);
+    for (int c = 0; c < k->n_channels; c++) {
+        uint32_t word = k->words[(size_t)(c / per_word) * k->stride + (size_t)key];
+        word = word >> c % per_word * k->width & ((1u << k->width) - 1);
+        sum += q[c] * (float)(int32_t)word;
+        q_sum += q[c];
+    }
+    return sum * ((high - low) / (float)((1 << k->n_bits) - 1)) + q_sum * low;
+}
+
+static void score_labels(float *scores, const struct key_labels *k, const float *q, int n)
+{
+    for (int key = 0; key < n; key++) {
+        if (k->n_bits < 16) {
+            scores[key] = score_levels(k, q, key);
+            continue;
+        }
+        scores[key] = 0.0f;
+        for (int c = 0; c < k->n_channels; c++)
+            scores[key] += q[c] * label_value(k, c, key);
     }
 }
 

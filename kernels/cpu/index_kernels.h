@@ -10,7 +10,7 @@
 enum {
     HASH_LANES = 16, /* outputs of a linear are padded to a multiple of it */
     HASH_ROWS = 32,  /* most rows that go through a network together */
-    LABEL_KEYS = 32  /* keys whose labels are scored together */
+    LABEL_KEYS = 64  /* keys whose labels are scored together */
 };
 
 /* Labels of keys [n] of one layer and query head: key i at i of every array, which may be read up

@@ -4,12 +4,12 @@
 #define ATTNSCOPE_KERNELS_CPU_INDEX_LOOPS_H
 
 #include <math.h>
+#include <string.h>
 
 #include "kernels/cpu/attention_simd.h"
 #include "kernels/cpu/index_kernels.h"
-#include "kernels/cpu/index_labels.h"
 
-enum { TILE_ROWS = 4, TILE_VECTORS = 32 / LANES };
+enum { TILE_ROWS = 4, TILE_VECTORS = 32 / LANES, LABEL_VECTORS = LABEL_KEYS / LANES };
 
 ALWAYS_INLINE vec load_weights(const void *w, bool bf16, size_t at)
 {
@@ -80,6 +80,91 @@ static void activate(float *x, int n, enum hash_activation activation)
     else
         index_kernels_reference.activate(x, n, activation);
 }
+
+/* --- Labels ----------------------------------------------------------------------------------- */
+
+/* The levels at bit `shift` of LANES words. */
+ALWAYS_INLINE vec vec_levels(const uint32_t *words, int shift, uint32_t mask)
+{
+#if defined(__AVX512F__)
+    __m512i x = _mm512_srl_epi32(_mm512_loadu_si512(words), _mm_cvtsi32_si128(shift));
+    return _mm512_cvtepi32_ps(_mm512_and_si512(x, _mm512_set1_epi32((int)mask)));
+#else
+    __m256i x =
+        _mm256_srl_epi32(_mm256_loadu_si256((const __m256i *)words), _mm_cvtsi32_si128(shift));
+    return _mm256_cvtepi32_ps(_mm256_and_si256(x, _mm256_set1_epi32((int)mask)));
+#endif
+}
+
+/* LANES entries of array `which` of a label's values, from key on. */
+ALWAYS_INLINE vec vec_values(const struct key_labels *k, bool bf16, int which, int key)
+{
+    return load_weights(k->values, bf16, (size_t)which * k->stride + (size_t)key);
+}
+
+/* s [LABEL_KEYS] = scores of keys from `first` on, by levels as in plain C. */
+ALWAYS_INLINE void score_level_tile(float *s, const struct key_labels *k, bool bf16, const float *q,
+                                    float q_sum, int first)
+{
+    int per_word = 32 / k->width;
+    uint32_t mask = (1u << k->width) - 1;
+    vec sum[LABEL_VECTORS], unit = vec_all(1.0f / (float)((1 << k->n_bits) - 1));
+    for (int v = 0; v < LABEL_VECTORS; v++)
+        sum[v] = vec_zero();
+    for (int c = 0, w = 0; c < k->n_channels; w++) {
+        const uint32_t *words = k->words + (size_t)w * k->stride + first;
+        for (int i = 0; i < per_word && c < k->n_channels; i++, c++)
+            for (int v = 0; v < LABEL_VECTORS; v++)
+                sum[v] = vec_fma(vec_all(q[c]), vec_levels(words + v * LANES, i * k->width, mask),
+                                 sum[v]);
+    }
+    for (int v = 0; v < LABEL_VECTORS; v++) {
+        vec low = vec_values(k, bf16, 0, first + v * LANES);
+        vec high = vec_values(k, bf16, 1, first + v * LANES);
+        sum[v] = vec_mul(sum[v], vec_mul(vec_sub(high, low), unit));
+        vec_store(s + v * LANES, vec_fma(vec_all(q_sum), low, sum[v]));
+    }
+}
+
+/* The same where labels are the elements themselves. */
+ALWAYS_INLINE void score_value_tile(float *s, const struct key_labels *k, bool bf16, const float *q,
+                                    int first)
+{
+    vec sum[LABEL_VECTORS];
+    for (int v = 0; v < LABEL_VECTORS; v++)
+        sum[v] = vec_zero();
+    for (int c = 0; c < k->n_channels; c++)
+        for (int v = 0; v < LABEL_VECTORS; v++)
+            sum[v] = vec_fma(vec_all(q[c]), vec_values(k, bf16, c, first + v * LANES), sum[v]);
+    for (int v = 0; v < LABEL_VECTORS; v++)
+        vec_store(s + v * LANES, sum[v]);
+}
+
+/* Whole tiles, the last one with what lies behind the keys, so that a key's score does not depend
+ * on the keys beside it. */
+ALWAYS_INLINE void score_labels_of(float *scores, const struct key_labels *k, bool bf16,
+                                   const float *q, int n)
+{
+    float q_sum = 0.0f;
+    for (int c = 0; c < k->n_channels; c++)
+        q_sum += q[c];
+    for (int first = 0; first < n; first += LABEL_KEYS) {
+        float s[LABEL_KEYS];
+        if (k->n_bits < 16)
+            score_level_tile(s, k, bf16, q, q_sum, first);
+        else
+            score_value_tile(s, k, bf16, q, first);
+        memcpy(scores + first, s,
+               sizeof *s * (size_t)(n - first < LABEL_KEYS ? n - first : LABEL_KEYS));
+    }
+}
+
+static void score_labels(float *scores, const struct key_labels *k, const float *q, int n)
+{
+    score_labels_of(scores, k, k->dtype == DTYPE_BF16, q, n);
+}
+
+/* --- Bits ------------------------------------------------------------------------------------- */
 
 /* Bits that are set, by sums of ever wider fields. */
 ALWAYS_INLINE uint32_t count_bits(uint32_t x)
