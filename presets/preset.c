@@ -86,6 +86,23 @@ static bool stack_from_file(struct stack *out, const char *path, struct error *e
     return ok;
 }
 
+/* "MASKER:..." or "MASKER,...": a short form, whose last parameter may be a file's path. */
+static bool starts_with_masker(const char *spec)
+{
+    char name[32];
+    size_t n = strcspn(spec, ":,");
+    if (!spec[n] || n >= sizeof name)
+        return false;
+    memcpy(name, spec, n);
+    name[n] = '\0';
+    return masker_find(name) != NULL;
+}
+
+static bool names_file(const char *spec)
+{
+    return ends_with(spec, ".json") && *spec != '{' && *spec != '[' && !starts_with_masker(spec);
+}
+
 bool preset_stack(struct stack *out, const char *spec, struct error *err)
 {
     char *path = preset_path("stacks", spec);
@@ -94,7 +111,7 @@ bool preset_stack(struct stack *out, const char *spec, struct error *err)
         free(path);
         return ok;
     }
-    if (ends_with(spec, ".json") && *spec != '{' && *spec != '[')
+    if (names_file(spec))
         return stack_from_file(out, spec, err);
     if (stack_parse(out, spec, err))
         return true;

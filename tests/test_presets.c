@@ -55,6 +55,8 @@ static void test_stack_option_takes_names_files_json_and_short_forms(void **stat
     expect_stack("sink", "sink:128");
     expect_stack("{\"stack\":[{\"masker\":\"sink\",\"sink_size\":3}]}", "sink:3");
     expect_stack(PRESETS "/stacks/oracle-p.json", "sink:4,local:64,oracle-topp:0.9");
+    expect_stack("sink:4,double-sparsity:8:channels=a/b.json",
+                 "sink:4,double-sparsity:8:channels=a/b.json");
 }
 
 static void test_bad_stack_options_say_what_there_is(void **state)
