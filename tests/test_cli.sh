@@ -69,6 +69,18 @@ check top_p_out_of_range 2 'top_p' "${ask[@]}" --stack oracle-topp:1.5
 check two_samplers 2 'one sampling masker' "${ask[@]}" --stack random:0.1,random:0.2
 check broken_stack_json 2 'line 1' "${ask[@]}" --stack '[{"masker":"sink",}]'
 
+# Calibration
+check nothing_to_calibrate 2 'needs the name of a masker' "$program" calibrate
+check unknown_calibration 2 'nothing to calibrate of "quest"' "$program" calibrate quest --text x
+check calibrate_without_text 2 'needs --text' "$program" calibrate double-sparsity
+check calibrate_missing_text 4 'nowhere.txt: No such file' "$program" calibrate double-sparsity --text nowhere.txt
+check calibrate_empty_text 4 'the text is empty' "$program" calibrate double-sparsity --text -
+check calibrate_no_model 4 'nowhere' "$program" calibrate double-sparsity ./nowhere --text nowhere.txt
+expect calibrate 0 "$program" calibrate double-sparsity --max-tokens 300 --text "$source/presets/samples/needle-4k.txt"
+mv "$work/out" "$work/channels.json"
+expect calibrated_channels_serve 0 "${ask[@]}" --stack "double-sparsity:50%:channels=$work/channels.json"
+expect missing_channels 1 "${ask[@]}" --stack double-sparsity:9:channels=nowhere.json
+
 # Files
 check missing_context 4 'nowhere.txt: No such file' "$program" ask --context nowhere.txt --question x
 check context_is_a_folder 4 'not a regular file' "$program" ask --context "$work" --question x

@@ -9,6 +9,7 @@ extern const struct cli_command command_ask;
 extern const struct cli_command command_resume;
 extern const struct cli_command command_models;
 extern const struct cli_command command_stacks;
+extern const struct cli_command command_calibrate;
 extern const struct cli_command command_doctor;
 extern const struct cli_command command_bench;
 extern const struct cli_command command_debug;

@@ -7,8 +7,9 @@
 #include "tui/cli/commands.h"
 
 const struct cli_command *const commands[] = {
-    &command_ask,    &command_resume, &command_models, &command_stacks,
-    &command_doctor, &command_bench,  &command_debug,  NULL,
+    &command_ask,    &command_resume,    &command_models,
+    &command_stacks, &command_calibrate, &command_doctor,
+    &command_bench,  &command_debug,     NULL,
 };
 
 static void show_usage(FILE *to)

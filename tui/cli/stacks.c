@@ -83,18 +83,18 @@ static void write_text(const struct preset_list *list, struct buf *out)
             continue;
         stack_write_short(&stack, &form);
         char *title = screen_text_name(list->entries[i].title, 0);
-        buf_printf(out, "  %-14s %s\n  %14s %s\n", list->entries[i].name, form.data, "", title);
+        buf_printf(out, "  %-15s %s\n  %15s %s\n", list->entries[i].name, form.data, "", title);
         free(title);
         buf_free(&form);
     }
     buf_append_str(out, "\nMaskers (--stack NAME:VALUE:PARAM=VALUE,...):\n");
     for (const struct masker *const *m = maskers; *m; m++) {
-        buf_printf(out, "  %-14s %s  [%s]\n", (*m)->name, (*m)->summary, (*m)->cost);
+        buf_printf(out, "  %-15s %s  [%s]\n", (*m)->name, (*m)->summary, (*m)->cost);
         for (int i = 0; i < (*m)->n_params; i++) {
             const struct masker_param *p = &(*m)->params[i];
             struct buf value = {0};
             param_write(p, p->fallback, &value);
-            buf_printf(out, "  %14s %s (default %s): %s\n", "", p->name,
+            buf_printf(out, "  %15s %s (default %s): %s\n", "", p->name,
                        value.data ? value.data : "none", p->help);
             buf_free(&value);
         }
