@@ -53,12 +53,7 @@ static void *head_values(const struct key_index *index, int layer, int head)
 /* x, one of the key's elements, into array `which` of values. */
 static void store_value(const struct key_index *index, void *values, int which, int key, float x)
 {
-    size_t at = (size_t)which * index->stride + (size_t)key;
-    assert(index->config.kv_dtype != DTYPE_F16); /* no cache has it */
-    if (index->config.kv_dtype == DTYPE_BF16)
-        ((uint16_t *)values)[at] = f32_to_bf16(x);
-    else
-        ((float *)values)[at] = x;
+    store_f32(values, index->config.kv_dtype, (size_t)which * index->stride + (size_t)key, &x, 1);
 }
 
 static void store_levels(const struct key_index *index, uint32_t *words, void *values, int key,
