@@ -1,7 +1,7 @@
 /* Indexes over keys from the inside (backend.h says what they mean).
  *
- * index.c owns the memory and keeps how many keys each layer has indexed; what is kept of a key and
- * how it is scored is the kind's: index_hash.c, index_pages.c, index_channels.c. */
+ * index.c keeps how many keys each layer has indexed; what is kept of a key and how it is scored is
+ * the kind's: one file and one table of functions each. */
 #ifndef ATTNSCOPE_KERNELS_CPU_INDEX_H
 #define ATTNSCOPE_KERNELS_CPU_INDEX_H
 
@@ -20,10 +20,11 @@ struct hash_weights {
 
 struct key_index {
     struct key_index_config config;
+    const struct index_kind *kind;
     int *n_indexed; /* [n_layers] keys of each layer */
+    size_t stride;  /* entries from one array over keys (or pages) to the next */
     struct hash_weights hash;
     int n_words;       /* of a key's bits: INDEX_HASH, INDEX_CHANNELS below 16 bits, else 0 */
-    size_t stride;     /* entries from one array over keys (or pages) to the next */
     uint32_t *words;   /* [n_layers, n_heads, n_words, stride] bits of key j, word by word, at j */
     void *pages;       /* [n_layers, n_kv_heads, stride, 2 head_dim] lo then hi of page p at p */
     enum dtype bounds; /* of pages: the keys', whose extremes they are, unless they are rounded */
@@ -32,21 +33,31 @@ struct key_index {
     void *values;      /* [n_layers, n_heads, n_values, stride] of the keys' type, key j's at j */
 };
 
-/* Keys [begin, end) of layer att->layer are new; those before are as they were. */
-void index_hash_add(struct device *dev, struct key_index *index, const struct attention *att,
-                    struct key_range added);
-void index_hash_score(struct device *dev, struct selection *sel, const struct key_index *index,
-                      const struct attention *att);
-/* The same; kept: keys [0, kept) are the ones that the last page's bounds are of. */
-void index_pages_add(struct device *dev, struct key_index *index, const struct attention *att,
-                     struct key_range added, int kept);
-void index_pages_score(struct device *dev, struct selection *sel, const struct key_index *index,
-                       const struct attention *att);
-/* As index_hash_add and index_hash_score. */
-void index_channels_add(struct device *dev, struct key_index *index, const struct attention *att,
-                        struct key_range added);
-void index_channels_score(struct device *dev, struct selection *sel, const struct key_index *index,
-                          const struct attention *att);
+/* What a kind of index does. */
+struct index_kind {
+    /* Keys (or pages) that its arrays must hold. */
+    size_t (*n_entries)(const struct key_index_config *config);
+    /* Takes its memory, zeroed; config, kind and stride are filled.  False: out of memory; close is
+     * called either way. */
+    bool (*open)(struct key_index *index);
+    void (*close)(struct key_index *index);
+    /* About the bytes that open takes; stride as in the index.  Weights may be NULL here. */
+    uint64_t (*bytes)(const struct key_index_config *config, size_t stride);
+    /* Keys [added.begin, added.end) of layer att->layer are new, those before are as they were;
+     * kept >= added.begin: keys that the layer knew of till now. */
+    void (*add)(struct device *dev, struct key_index *index, const struct attention *att,
+                struct key_range added, int kept);
+    /* score_index. */
+    void (*score)(struct device *dev, struct selection *sel, const struct key_index *index,
+                  const struct attention *att);
+};
+
+extern const struct index_kind index_hash, index_pages, index_channels;
+
+static inline size_t index_n_keys(const struct key_index_config *config)
+{
+    return (size_t)config->max_keys;
+}
 
 /* [n_words, stride] of one query head; NULL where a key has no words. */
 static inline uint32_t *index_words(const struct key_index *index, int layer, int head)

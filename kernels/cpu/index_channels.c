@@ -7,6 +7,7 @@
  * the elements themselves.
  * Source: Yang et al. 2024, arXiv 2408.07092. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cpu/index.h"
@@ -25,9 +26,9 @@ struct channels_job {
     const struct key_index *index;
     const struct attention *att;
     struct attention_shape shape;
-    struct key_range added; /* index_channels_add */
+    struct key_range added; /* channels_add */
     int n_blocks;           /* tasks per head */
-    struct selection *sel;  /* index_channels_score */
+    struct selection *sel;  /* channels_score */
     float *queries;         /* [n_rows, n_heads, n_channels] labels, over sqrt(n_channels) */
 };
 
@@ -46,6 +47,53 @@ static void *head_values(const struct key_index *index, int layer, int head)
 {
     size_t at = head_of(index, layer, head) * (size_t)index->n_values * index->stride;
     return (char *)index->values + at * dtype_bytes(index->config.kv_dtype);
+}
+
+/* --- Memory ---------------------------------------------------------------------------------- */
+
+static int n_words_of(const struct key_index_config *c)
+{
+    if (c->channels.label_bits >= 16)
+        return 0;
+    return (c->channels.n_channels * label_width(c) + 31) / 32;
+}
+
+static int n_values_of(const struct key_index_config *c)
+{
+    return c->channels.label_bits < 16 ? 2 : c->channels.n_channels;
+}
+
+static bool channels_open(struct key_index *index)
+{
+    const struct key_index_config *c = &index->config;
+    const struct key_channels *from = &c->channels;
+    size_t n = (size_t)c->n_layers * (size_t)c->n_heads;
+    size_t n_channels = n * (size_t)from->n_channels;
+    assert(from->n_channels > 0 && from->n_channels <= c->head_dim);
+    assert(from->label_bits > 0 && from->label_bits <= 16);
+    index->n_words = n_words_of(c);
+    index->n_values = n_values_of(c);
+    index->channels = calloc(n_channels, sizeof *index->channels);
+    if (index->channels)
+        memcpy(index->channels, from->channels, n_channels * sizeof *index->channels);
+    if (index->n_words)
+        index->words = calloc(n * (size_t)index->n_words * index->stride, sizeof *index->words);
+    index->values = calloc(n * (size_t)index->n_values * index->stride, dtype_bytes(c->kv_dtype));
+    return index->channels && index->values && (index->words || !index->n_words);
+}
+
+static void channels_close(struct key_index *index)
+{
+    free(index->words);
+    free(index->channels);
+    free(index->values);
+}
+
+static uint64_t channels_bytes(const struct key_index_config *c, size_t stride)
+{
+    return (uint64_t)c->n_layers * (uint64_t)c->n_heads * stride *
+           ((uint64_t)n_words_of(c) * sizeof(uint32_t) +
+            (uint64_t)n_values_of(c) * dtype_bytes(c->kv_dtype));
 }
 
 /* --- Keys ------------------------------------------------------------------------------------ */
@@ -106,9 +154,10 @@ static void add_task(void *user, int task_index, int thread_index)
     add_keys(job, head, begin, min_int(begin + ADD_KEYS, job->added.end));
 }
 
-void index_channels_add(struct device *dev, struct key_index *index, const struct attention *att,
-                        struct key_range added)
+static void channels_add(struct device *dev, struct key_index *index, const struct attention *att,
+                         struct key_range added, int kept)
 {
+    (void)kept;
     struct channels_job job = {.dev = dev, .index = index, .att = att, .added = added};
     job.shape = attention_shape(att);
     assert(index->config.channels.n_channels <= MAX_CHANNELS);
@@ -183,8 +232,8 @@ static void count_scores(const struct channels_job *job)
     job->att->counts->score_rows += (n_bytes + row_bytes - 1) / row_bytes;
 }
 
-void index_channels_score(struct device *dev, struct selection *sel, const struct key_index *index,
-                          const struct attention *att)
+static void channels_score(struct device *dev, struct selection *sel, const struct key_index *index,
+                           const struct attention *att)
 {
     struct channels_job job = {.dev = dev, .index = index, .att = att, .sel = sel};
     size_t n = (size_t)att->n_rows * (size_t)att->n_heads;
@@ -201,3 +250,12 @@ void index_channels_score(struct device *dev, struct selection *sel, const struc
     if (att->counts)
         count_scores(&job);
 }
+
+const struct index_kind index_channels = {
+    .n_entries = index_n_keys,
+    .open = channels_open,
+    .close = channels_close,
+    .bytes = channels_bytes,
+    .add = channels_add,
+    .score = channels_score,
+};

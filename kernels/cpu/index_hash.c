@@ -1,6 +1,7 @@
 /* HashAttention on the cpu: keys and queries to bits by small networks, keys scored by the bits
  * that they share with the query.
  * Source: Desai et al. 2024, arXiv 2412.14468. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cpu/index.h"
@@ -12,11 +13,92 @@ struct hash_job {
     const struct key_index *index;
     const struct attention *att;
     struct attention_shape shape;
-    struct key_range added; /* index_hash_add */
+    struct key_range added; /* hash_add */
     int n_blocks;           /* tasks per head */
-    struct selection *sel;  /* index_hash_score */
+    struct selection *sel;  /* hash_score */
     uint32_t *queries;      /* [n_rows, n_heads, n_words] */
 };
+
+/* --- Memory ---------------------------------------------------------------------------------- */
+
+static int n_words_of(const struct key_index_config *c)
+{
+    return (c->hash.width[c->hash.n_linears] + 31) / 32;
+}
+
+/* Elements of one linear's weights, and of its biases, over all layers and heads. */
+static size_t n_weights(const struct key_index_config *c, int linear)
+{
+    return (size_t)c->n_layers * (size_t)c->n_heads * (size_t)c->hash.width[linear] *
+           (size_t)hash_padded(c->hash.width[linear + 1]);
+}
+
+static size_t n_biases(const struct key_index_config *c, int linear)
+{
+    return (size_t)c->n_layers * (size_t)c->n_heads *
+           (size_t)hash_padded(c->hash.width[linear + 1]);
+}
+
+/* The type that holds x [n] exactly in the fewest bytes. */
+static enum dtype narrowest(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (float_bits(x[i]) & 0xFFFF)
+            return DTYPE_F32;
+    return DTYPE_BF16;
+}
+
+/* to [n, padded(width)] = from [n, width], then zeros.  NULL: out of memory. */
+static void *padded_copy(const float *from, size_t n, int width, enum dtype dtype)
+{
+    size_t padded = (size_t)hash_padded(width);
+    void *to = calloc(n * padded, dtype_bytes(dtype));
+    for (size_t i = 0; to && i < n; i++)
+        store_f32(to, dtype, i * padded, from + i * (size_t)width, width);
+    return to;
+}
+
+static bool hash_open(struct key_index *index)
+{
+    const struct key_index_config *c = &index->config;
+    const struct hash_networks *h = &c->hash;
+    size_t n = (size_t)c->n_layers * (size_t)c->n_heads;
+    assert(h->n_linears > 0 && h->n_linears <= HASH_MAX_LINEARS && h->width[0] == c->head_dim);
+    index->n_words = n_words_of(c);
+    /* Zeroed by the system when first touched, so that it costs what is indexed. */
+    index->words = calloc(n * (size_t)index->n_words * index->stride, sizeof *index->words);
+    bool ok = index->words != NULL;
+    for (int side = 0; side < HASH_SIDES; side++)
+        for (int i = 0; ok && i < h->n_linears; i++) {
+            int width = h->width[i + 1];
+            size_t n_rows = n * (size_t)h->width[i];
+            enum dtype dtype = narrowest(h->w[side][i], n_rows * (size_t)width);
+            index->hash.dtype[side][i] = dtype;
+            index->hash.w[side][i] = padded_copy(h->w[side][i], n_rows, width, dtype);
+            index->hash.b[side][i] = padded_copy(h->b[side][i], n, width, DTYPE_F32);
+            ok = index->hash.w[side][i] && index->hash.b[side][i];
+        }
+    return ok;
+}
+
+static void hash_close(struct key_index *index)
+{
+    for (int side = 0; side < HASH_SIDES; side++)
+        for (int i = 0; i < HASH_MAX_LINEARS; i++) {
+            free(index->hash.w[side][i]);
+            free(index->hash.b[side][i]);
+        }
+    free(index->words);
+}
+
+static uint64_t hash_bytes(const struct key_index_config *c, size_t stride)
+{
+    uint64_t bytes = (uint64_t)c->n_layers * (uint64_t)c->n_heads * (uint64_t)n_words_of(c) *
+                     stride * sizeof(uint32_t);
+    for (int i = 0; i < c->hash.n_linears; i++)
+        bytes += HASH_SIDES * (n_weights(c, i) + n_biases(c, i)) * sizeof(float);
+    return bytes;
+}
 
 /* --- Networks -------------------------------------------------------------------------------- */
 
@@ -114,9 +196,10 @@ static void add_task(void *user, int task_index, int thread_index)
         pack_bits(index, words + key, index->stride, signs + (size_t)(key - begin) * padded);
 }
 
-void index_hash_add(struct device *dev, struct key_index *index, const struct attention *att,
-                    struct key_range added)
+static void hash_add(struct device *dev, struct key_index *index, const struct attention *att,
+                     struct key_range added, int kept)
 {
+    (void)kept;
     struct hash_job job = {.dev = dev, .index = index, .att = att, .added = added};
     job.shape = attention_shape(att);
     job.n_blocks = (added.end - added.begin + HASH_ROWS - 1) / HASH_ROWS;
@@ -178,8 +261,8 @@ static void count_scores(const struct hash_job *job)
     job->att->counts->score_rows += (n_bytes + row_bytes - 1) / row_bytes;
 }
 
-void index_hash_score(struct device *dev, struct selection *sel, const struct key_index *index,
-                      const struct attention *att)
+static void hash_score(struct device *dev, struct selection *sel, const struct key_index *index,
+                       const struct attention *att)
 {
     struct hash_job job = {.dev = dev, .index = index, .att = att, .sel = sel};
     size_t n_words = (size_t)att->n_rows * (size_t)att->n_heads * (size_t)index->n_words;
@@ -194,3 +277,12 @@ void index_hash_score(struct device *dev, struct selection *sel, const struct ke
     if (att->counts)
         count_scores(&job);
 }
+
+const struct index_kind index_hash = {
+    .n_entries = index_n_keys,
+    .open = hash_open,
+    .close = hash_close,
+    .bytes = hash_bytes,
+    .add = hash_add,
+    .score = hash_score,
+};

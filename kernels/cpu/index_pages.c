@@ -4,6 +4,7 @@
  * q+ = max(q, 0), so that pages are rows of 2 head_dim floats, lo then hi, and are scored by the
  * inner loop that scores keys.
  * Source: Tang et al. 2024, arXiv 2406.10774. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cpu/index.h"
@@ -19,9 +20,9 @@ struct pages_job {
     const struct key_index *index;
     const struct attention *att;
     struct attention_shape shape;
-    struct key_range added; /* index_pages_add */
+    struct key_range added; /* pages_add */
     bool widen;             /* the page of the first added key holds bounds of those before */
-    struct selection *sel;  /* index_pages_score */
+    struct selection *sel;  /* pages_score */
     float *queries;         /* [n_rows, n_heads, query_stride]: q- then q+, scaled */
     int query_stride;       /* 2 head_dim, padded for the inner loop */
     int n_blocks;           /* tasks per KV head */
@@ -34,6 +35,40 @@ static void *page_bounds(const struct key_index *index, int layer, int kv_head, 
     size_t width = 2 * (size_t)index->config.head_dim;
     size_t at = (which * index->stride + (size_t)page) * width;
     return (char *)index->pages + at * dtype_bytes(index->bounds);
+}
+
+/* --- Memory ---------------------------------------------------------------------------------- */
+
+static size_t pages_n_entries(const struct key_index_config *c)
+{
+    return ((size_t)c->max_keys + (size_t)c->pages.page_size - 1) / (size_t)c->pages.page_size;
+}
+
+/* Bounds that are keys' own elements are exact in their type; rounded ones are not. */
+static enum dtype bounds_of(const struct key_index_config *c)
+{
+    return c->pages.label_bits < 16 ? DTYPE_F32 : c->kv_dtype;
+}
+
+static bool pages_open(struct key_index *index)
+{
+    const struct key_index_config *c = &index->config;
+    assert(c->pages.page_size > 0 && c->pages.label_bits > 0 && c->pages.label_bits <= 16);
+    size_t n = (size_t)c->n_layers * (size_t)c->n_kv_heads * index->stride;
+    index->bounds = bounds_of(c);
+    index->pages = calloc(n, 2 * (size_t)c->head_dim * dtype_bytes(index->bounds));
+    return index->pages != NULL;
+}
+
+static void pages_close(struct key_index *index)
+{
+    free(index->pages);
+}
+
+static uint64_t pages_bytes(const struct key_index_config *c, size_t stride)
+{
+    return (uint64_t)c->n_layers * (uint64_t)c->n_kv_heads * stride * 2 * (uint64_t)c->head_dim *
+           dtype_bytes(bounds_of(c));
 }
 
 /* --- Keys ------------------------------------------------------------------------------------ */
@@ -96,8 +131,8 @@ static void add_task(void *user, int kv_head, int thread_index)
     }
 }
 
-void index_pages_add(struct device *dev, struct key_index *index, const struct attention *att,
-                     struct key_range added, int kept)
+static void pages_add(struct device *dev, struct key_index *index, const struct attention *att,
+                      struct key_range added, int kept)
 {
     struct pages_job job = {.dev = dev, .index = index, .att = att, .added = added};
     job.shape = attention_shape(att);
@@ -172,8 +207,8 @@ static void count_scores(const struct pages_job *job)
                                     dtype_bytes(job->index->bounds) / row_bytes;
 }
 
-void index_pages_score(struct device *dev, struct selection *sel, const struct key_index *index,
-                       const struct attention *att)
+static void pages_score(struct device *dev, struct selection *sel, const struct key_index *index,
+                        const struct attention *att)
 {
     struct pages_job job = {.dev = dev, .index = index, .att = att, .sel = sel};
     job.shape = attention_shape(att);
@@ -190,3 +225,12 @@ void index_pages_score(struct device *dev, struct selection *sel, const struct k
     if (att->counts)
         count_scores(&job);
 }
+
+const struct index_kind index_pages = {
+    .n_entries = pages_n_entries,
+    .open = pages_open,
+    .close = pages_close,
+    .bytes = pages_bytes,
+    .add = pages_add,
+    .score = pages_score,
+};

@@ -69,7 +69,8 @@ for test in "${tests[@]}"; do
             own=()
             [ "$tool" = racecheck ] && own=(--kernel-regex-exclude kns=nvjet)
             ATTNSCOPE_TEST=$name start "$tool $(basename "$test") $name" compute-sanitizer \
-                --tool "$tool" "${own[@]}" --error-exitcode 9 --report-api-errors no --print-limit 5 "$test"
+                --tool "$tool" "${own[@]}" --error-exitcode 9 --report-api-errors no \
+                --print-limit 5 "$test"
         done
     done
 done
