@@ -1,9 +1,9 @@
-/* An index over keys under test: a selection's trial, one layer of several, networks of random
- * weights and channels at random. */
+/* An index over keys under test: a selection's trial, one layer of several. */
 #ifndef ATTNSCOPE_TESTS_INDEX_TRIAL_H
 #define ATTNSCOPE_TESTS_INDEX_TRIAL_H
 
 #include "kernels/cpu/index.h"
+#include "tests/index_params.h"
 #include "tests/selection_trial.h"
 
 enum { N_LAYERS = 3, LAYER = 1 };
@@ -27,73 +27,6 @@ static inline struct key_index *open_index(const struct trial *t,
     if (!index)
         fail_msg("%s", why);
     return index;
-}
-
-/* --- Networks --------------------------------------------------------------------------------- */
-
-/* Widths after head_dim, few of them multiples of the vectors; bits take one to three words. */
-static const struct {
-    int n_linears, width[3];
-} depths[] = {{1, {33}}, {2, {20, 32}}, {3, {24, 17, 70}}, {2, {50, 1}}};
-enum { N_DEPTHS = sizeof depths / sizeof *depths };
-
-/* Weights of mean 0: -1, 0 and 1, or so small that outputs keep the inputs' size. */
-static inline float *random_weights(size_t n, float size, bool whole, uint64_t *random)
-{
-    float *w = calloc(n, sizeof *w);
-    assert_non_null(w);
-    for (size_t i = 0; i < n; i++)
-        w[i] = whole ? (float)((int)(case_random(random) % 3) - 1) : size * case_normal(random);
-    return w;
-}
-
-static inline void networks_open(struct key_index_config *config, int depth,
-                                 enum hash_activation activation, bool whole)
-{
-    struct hash_networks *h = &config->hash;
-    uint64_t random = 7 + (uint64_t)depth;
-    size_t n = (size_t)(config->n_layers * config->n_heads);
-    h->n_linears = depths[depth].n_linears;
-    h->activation = activation;
-    h->width[0] = config->head_dim;
-    for (int i = 0; i < h->n_linears; i++) {
-        h->width[i + 1] = depths[depth].width[i];
-        size_t n_in = (size_t)h->width[i], n_out = (size_t)h->width[i + 1];
-        for (int side = 0; side < HASH_SIDES; side++) {
-            h->w[side][i] =
-                random_weights(n * n_in * n_out, 1.0f / sqrtf((float)n_in), whole, &random);
-            h->b[side][i] = random_weights(n * n_out, 0.1f, whole, &random);
-        }
-    }
-}
-
-static inline void networks_close(struct key_index_config *config)
-{
-    for (int side = 0; side < HASH_SIDES; side++)
-        for (int i = 0; i < config->hash.n_linears; i++) {
-            free((void *)config->hash.w[side][i]);
-            free((void *)config->hash.b[side][i]);
-        }
-}
-
-/* --- Channels --------------------------------------------------------------------------------- */
-
-/* Distinct elements of each head: `first` and on, a step apart that has no divisor in common with
- * head_dim. */
-static inline void channels_open(struct key_index_config *config, int n_channels, int n_bits)
-{
-    size_t n_heads = (size_t)(config->n_layers * config->n_heads), n = (size_t)n_channels;
-    int16_t *channels = calloc(n_heads * n, sizeof *channels);
-    assert_non_null(channels);
-    for (size_t head = 0; head < n_heads; head++)
-        for (size_t i = 0; i < n; i++)
-            channels[head * n + i] = (int16_t)((5 * head + 7 * i) % (size_t)config->head_dim);
-    config->channels = (struct key_channels){n_channels, n_bits, channels};
-}
-
-static inline void channels_close(struct key_index_config *config)
-{
-    free((void *)config->channels.channels);
 }
 
 #endif

@@ -46,6 +46,13 @@ static const struct backend backend_cuda = {
     .measure_read_bandwidth = cuda_measure_read_bandwidth,
     .measure_read_of = cuda_measure_read_of,
     .measure_peak_flops = cuda_measure_peak_flops,
+    .index_open = cuda_index_open,
+    .index_close = cuda_index_close,
+    .index_bytes = cuda_index_bytes,
+    .index_update = cuda_index_update,
+    .score_index = cuda_score_index,
+    .select_pages = cuda_select_pages,
+    .select_if_short = cuda_select_if_short,
 };
 
 extern "C" __attribute__((visibility("default"))) const struct backend *

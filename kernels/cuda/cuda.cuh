@@ -31,6 +31,7 @@ enum cuda_workspace {
     WORKSPACE_ATTENTION, /* partial results of split attention */
     WORKSPACE_TICKETS,   /* counters, zero between operations: the last to count resets them */
     WORKSPACE_PICK,
+    WORKSPACE_INDEX, /* queries as an index compares them */
     N_WORKSPACES
 };
 
@@ -98,6 +99,7 @@ void *cuda_workspace(struct device *dev, enum cuda_workspace which, size_t n_byt
 size_t cuda_linear_workspace_bytes(const struct device *dev, const struct workspace_need *need);
 size_t cuda_attention_workspace_bytes(const struct device *dev, const struct workspace_need *need);
 size_t cuda_pick_workspace_bytes(const struct device *dev, const struct workspace_need *need);
+size_t cuda_index_workspace_bytes(const struct device *dev, const struct workspace_need *need);
 
 /* --- Launches -------------------------------------------------------------------------------- */
 
@@ -294,6 +296,18 @@ void cuda_selection_put(struct device *dev, struct selection *sel, int row, int 
                         const int32_t *keys, const float *prob, int n);
 int cuda_selection_get(struct device *dev, const struct selection *sel, int row, int head,
                        int32_t *keys, float *prob);
+void cuda_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
+                       struct budget size, int page_size, enum share share);
+void cuda_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
+                          struct budget size);
+/* index.cu (memory, dispatch), index_*.cu */
+struct key_index *cuda_index_open(struct device *dev, const struct key_index_config *config,
+                                  char *why, size_t n_why);
+void cuda_index_close(struct device *dev, struct key_index *index);
+uint64_t cuda_index_bytes(struct device *dev, const struct key_index_config *config);
+void cuda_index_update(struct device *dev, struct key_index *index, const struct attention *att);
+void cuda_score_index(struct device *dev, struct selection *sel, const struct key_index *index,
+                      const struct attention *att);
 /* attention_selected.cu */
 void cuda_attend_selected(struct device *dev, const struct attention *att,
                           const struct selection *sel);

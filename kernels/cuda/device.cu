@@ -248,7 +248,8 @@ bool cuda_reserve(struct device *dev, const struct workspace_need *need)
     return grow(dev, &dev->workspace[WORKSPACE_LINEAR], cuda_linear_workspace_bytes(dev, most)) &&
            grow(dev, &dev->workspace[WORKSPACE_ATTENTION],
                 cuda_attention_workspace_bytes(dev, most)) &&
-           grow(dev, &dev->workspace[WORKSPACE_PICK], cuda_pick_workspace_bytes(dev, most));
+           grow(dev, &dev->workspace[WORKSPACE_PICK], cuda_pick_workspace_bytes(dev, most)) &&
+           grow(dev, &dev->workspace[WORKSPACE_INDEX], cuda_index_workspace_bytes(dev, most));
 }
 
 /* --- Clock ----------------------------------------------------------------------------------- */

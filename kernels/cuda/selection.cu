@@ -125,6 +125,14 @@ void cuda_select_local(struct device *dev, struct selection *sel, const struct a
     selection_plan(sel, SELECT_LOCAL, size);
 }
 
+void cuda_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
+                          struct budget size)
+{
+    (void)att;
+    selection_catch_up(dev, sel);
+    selection_plan(sel, SELECT_IF_SHORT, size);
+}
+
 /* --- From one list per group to one per head -------------------------------------------------- */
 
 enum { COPY_THREADS = 256 };

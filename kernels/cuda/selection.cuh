@@ -14,7 +14,7 @@
 enum {
     UNION_MAX_HEADS = 8, /* head bits of a list entry */
     KEY_BITS = 24,       /* key numbers of a list entry: up to 16,777,216 keys */
-    PLAN_MAX_PARTS = 16,
+    PLAN_MAX_PARTS = 32, /* a masker may ask for two */
     MAX_RANGES = 2 /* all sinks make one range, all local windows another */
 };
 
@@ -24,6 +24,8 @@ enum select_kind {
     SELECT_TOP_K,
     SELECT_TOP_P, /* size.value = top_p */
     SELECT_RANDOM,
+    SELECT_PAGES,
+    SELECT_IF_SHORT, /* full or nothing */
     SELECT_PUT
 };
 
@@ -126,11 +128,13 @@ part_counts(const struct select_part *part, const struct call_shape *shape, int 
     switch (part->kind) {
     case SELECT_SINK:
     case SELECT_TOP_K:
+    case SELECT_PAGES:
         *full = *e > 0 && shape->n_keys <= *e;
         return *e > 0;
     case SELECT_LOCAL:
+    case SELECT_IF_SHORT:
         *full = *e > 0 && (long long)shape->n_keys <= (long long)*e + shape->n_rows_total;
-        return *e > 0;
+        return part->kind == SELECT_LOCAL ? *e > 0 : *full;
     case SELECT_TOP_P:
         *full = part->size.value >= 1.0;
         return true;

@@ -1,0 +1,212 @@
+/* Whole pages by score: Quest's choice.  Unlike a choice of keys it does not look at what is
+ * selected already, so that its pages may overlap with it.
+ *
+ * Pages are few beside keys: one block makes a choice, whose threshold it finds digit by digit in
+ * the pages' orders (select_threshold.cuh), reading them anew for each. */
+#include "kernels/cuda/select_threshold.cuh"
+
+enum {
+    MIN_PAGES = 3, /* the reference takes no fewer, whatever the budget */
+    PAGE_DIGITS = 4,
+    PAGE_DIGIT_BITS = 8,
+    N_BINS = 1 << PAGE_DIGIT_BITS
+};
+
+struct pages_job {
+    struct choose_job choose; /* its plan's last part is this masker */
+    int page_size;
+};
+
+struct pages_shared {
+    struct choice choice;
+    int bins[N_BINS];
+    int scratch[WARP];
+    uint32_t threshold;   /* the digits found so far */
+    int n_left;           /* pages to take of those that have these digits */
+    uint32_t page_bits[]; /* [n_pages / 32] chosen, from the first visible page on */
+};
+
+/* --- The threshold ----------------------------------------------------------------------------
+ */
+
+static __device__ __forceinline__ uint32_t page_order(const struct choice *c,
+                                                      const struct choose_job *job, int page)
+{
+    const float *scores =
+        job->sel.scores +
+        ((size_t)c->row * (size_t)job->sel.n_heads + (size_t)c->score_begin) * job->sel.stride;
+    float sum = __ldcg(scores + page);
+    for (int h = 1; h < c->score_end - c->score_begin; h++)
+        sum += __ldcg(scores + (size_t)h * job->sel.stride + page);
+    return order_of(sum);
+}
+
+/* The bin of the n-th largest number, counted from 1, among numbers in bins; *before: how many lie
+ * in the bins above it.  One warp. */
+static __device__ __forceinline__ int find_bin(const int *bins, int n, int *before)
+{
+    int lane = threadIdx.x, own[N_BINS / WARP], sum = 0, found = -1, above = 0;
+    /* Lane 0 has the highest bins. */
+    int top = N_BINS - 1 - lane * (N_BINS / WARP);
+#pragma unroll
+    for (int i = 0; i < N_BINS / WARP; i++) {
+        own[i] = bins[top - i];
+        sum += own[i];
+    }
+    int up_to = sum;
+    for (int offset = 1; offset < WARP; offset *= 2) {
+        int below = __shfl_up_sync(0xffffffffu, up_to, offset);
+        up_to += lane >= offset ? below : 0;
+    }
+    int at = up_to - sum;
+#pragma unroll
+    for (int i = 0; i < N_BINS / WARP; i++) {
+        if (found < 0 && at < n && at + own[i] >= n) {
+            found = top - i;
+            above = at;
+        }
+        at += own[i];
+    }
+    int lane_found = __ffs((int)__ballot_sync(0xffffffffu, found >= 0)) - 1;
+    *before = __shfl_sync(0xffffffffu, above, lane_found);
+    return __shfl_sync(0xffffffffu, found, lane_found);
+}
+
+/* shared->threshold = the order of the n-th best page of [begin, end), n_left how many of those
+ * that equal it are taken.  All threads. */
+static __device__ __forceinline__ void
+find_threshold(struct pages_shared *shared, const struct choose_job *job, int begin, int end, int n)
+{
+    const struct choice *c = &shared->choice;
+    if (threadIdx.x == 0) {
+        shared->threshold = 0;
+        shared->n_left = n;
+    }
+    for (int digit = PAGE_DIGITS - 1; digit >= 0; digit--) {
+        int shift = digit * PAGE_DIGIT_BITS;
+        for (int i = threadIdx.x; i < N_BINS; i += CHOOSE_THREADS)
+            shared->bins[i] = 0;
+        __syncthreads();
+        uint32_t known = shared->threshold,
+                 mask = digit == PAGE_DIGITS - 1 ? 0u : ~0u << (shift + 8);
+        for (int page = begin + (int)threadIdx.x; page < end; page += CHOOSE_THREADS) {
+            uint32_t order = page_order(c, job, page);
+            if ((order & mask) == known)
+                atomicAdd(&shared->bins[order >> shift & (N_BINS - 1)], 1);
+        }
+        __syncthreads();
+        if (threadIdx.x < WARP) {
+            int before, bin = find_bin(shared->bins, shared->n_left, &before);
+            __syncwarp();
+            if (threadIdx.x == 0) {
+                shared->threshold = known | (uint32_t)bin << shift;
+                shared->n_left -= before;
+            }
+        }
+        __syncthreads();
+    }
+}
+
+/* --- Taking ------------------------------------------------------------------------------------
+ */
+
+/* page_bits = pages of [begin, end) above the threshold, and the first of those that equal it. */
+static __device__ __forceinline__ void mark_pages(struct pages_shared *shared,
+                                                  const struct choose_job *job, int begin, int end)
+{
+    int lane = threadIdx.x % WARP, n_before = 0;
+    for (int first = begin; first < end; first += CHOOSE_THREADS) {
+        int page = first + (int)threadIdx.x, n_ties;
+        uint32_t order = page < end ? page_order(&shared->choice, job, page) : 0;
+        bool tie = page < end && order == shared->threshold;
+        int before = n_before + block_scan((int)tie, shared->scratch, &n_ties);
+        bool take = page < end && (order > shared->threshold || (tie && before < shared->n_left));
+        uint32_t bits = __ballot_sync(0xffffffffu, take);
+        if (lane == 0)
+            shared->page_bits[(first - begin + (int)threadIdx.x) / 32] = bits;
+        n_before += n_ties;
+    }
+    __syncthreads();
+}
+
+/* Bits of the keys of a word that lie in chosen pages. */
+static __device__ __forceinline__ uint32_t word_bits(const struct pages_shared *shared, int word,
+                                                     int page_size, int begin, int end)
+{
+    uint32_t bits = 0;
+    int page = (int)((unsigned)(word * 32) / (unsigned)page_size);
+    for (int key = page * page_size; key < word * 32 + 32; key += page_size, page++)
+        if (page >= begin && page < end &&
+            shared->page_bits[(page - begin) / 32] >> (page - begin) % 32 & 1)
+            bits |= range_bits(word, key, key + page_size);
+    return bits;
+}
+
+/* All threads.  n == 0: no page. */
+static __device__ __forceinline__ void take_pages(const struct pages_shared *shared,
+                                                  const struct pages_job *job, int begin, int end,
+                                                  int n)
+{
+    const struct choice *c = &shared->choice;
+    const struct selection *sel = &job->choose.sel;
+    for (int word = c->begin + (int)threadIdx.x; word < c->end; word += CHOOSE_THREADS) {
+        uint32_t bits = 0;
+        if (n > 0)
+            bits = word_bits(shared, word, job->page_size, begin, end) & open_bits(&c->plan, word);
+        for (int head = c->head_begin; head < c->head_end; head++) {
+            size_t at = bitmap_of(c, &job->choose, head) + (size_t)word;
+            sel->taken[at] = job->choose.first ? bits : sel->taken[at] | bits;
+            if (sel->sampled) /* what was drawn is now certain */
+                sel->drawn[at] &= ~bits;
+        }
+    }
+}
+
+/* Block per choice. */
+__global__ void __launch_bounds__(CHOOSE_THREADS, 1)
+    pages_kernel(const __grid_constant__ struct pages_job job)
+{
+    extern __shared__ __align__(16) char pages_memory[];
+    struct pages_shared *shared = (struct pages_shared *)pages_memory;
+    struct choice *c = &shared->choice;
+    dependency_release();
+    dependency_wait();
+    if (threadIdx.x == 0) {
+        struct call_shape shape = call_shape(&job.choose.att);
+        choice_fill(c, &job.choose, &shape, (int)blockIdx.x);
+    }
+    __syncthreads();
+    if (c->idle) /* full: nobody reads the bitmaps */
+        return;
+    struct key_range seen = c->plan.visible;
+    int begin = seen.begin / job.page_size, end = (seen.end - 1) / job.page_size + 1;
+    int n = seen.begin < seen.end && c->e > 0 ? max((int)MIN_PAGES, c->e / job.page_size) : 0;
+    n = min(n, end - begin);
+    if (n > 0) {
+        find_threshold(shared, &job.choose, begin, end, n);
+        mark_pages(shared, &job.choose, begin, end);
+    }
+    take_pages(shared, &job, begin, end, n);
+}
+
+void cuda_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
+                       struct budget size, int page_size, enum share share)
+{
+    assert(page_size > 0);
+    selection_catch_up(dev, sel);
+    selection_plan(sel, SELECT_PAGES, size);
+    bool first = selection_choose(dev, sel, att, share);
+    struct pages_job job = {};
+    job.choose = choose_job_of(dev, sel, att, share, first);
+    job.choose.split.team = 1;
+    job.page_size = page_size;
+    int n_choices = att->n_rows * job.choose.split.n_choices;
+    int n_pages = ceil_div(att->max_keys, page_size) + CHOOSE_THREADS; /* whole rounds of bits */
+    size_t n_bytes = sizeof(struct pages_shared) + (size_t)ceil_div(n_pages, 32) * sizeof(uint32_t);
+    if (n_bytes > dev->properties.sharedMemPerBlockOptin) {
+        cuda_fail(dev, "pages of %d keys are too small for %d keys", page_size, att->max_keys);
+        return;
+    }
+    cuda_allow_shared(dev, pages_kernel, n_bytes);
+    cuda_launch(dev, pages_kernel, (unsigned)n_choices, CHOOSE_THREADS, n_bytes, job);
+}
