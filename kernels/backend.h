@@ -166,9 +166,13 @@ struct selection;
 
 /* What maskers keep of the keys, so that they need not read them all at each step. */
 enum key_index_kind {
-    INDEX_HASH,    /* bits per key and query head by small networks: HashAttention */
-    INDEX_PAGES,   /* bounds of pages of keys: Quest */
-    INDEX_CHANNELS /* a few elements of each key per query head: DoubleSparsity */
+    INDEX_HASH,     /* bits per key and query head by small networks: HashAttention */
+    INDEX_PAGES,    /* bounds of pages of keys: Quest */
+    INDEX_CHANNELS, /* a few elements of each key per query head: DoubleSparsity */
+    INDEX_CODES,    /* the nearest of a few centroids for each part of a key: PQCache */
+    INDEX_BUCKETS,  /* a key's buckets in tables of random planes, scored softly: SOCKET */
+    INDEX_TABLES,   /* the same, for keys that share a bucket with the query: MagicPig */
+    N_INDEX_KINDS
 };
 
 enum { HASH_MAX_LINEARS = 4, HASH_MAX_WIDTH = 512, HASH_MAX_BITS = 256 };
@@ -215,6 +219,71 @@ struct key_channels {
     const int16_t *channels;
 };
 
+/* The codes of INDEX_CODES: a key's elements are cut into n_parts runs of head_dim / n_parts, and
+ * of each run the number of the nearest of 2^code_bits centroids is kept (ties to the lower
+ * number), for each layer and KV head.  Keys before first_key have no code.
+ *   Centroids come from k-means (Lloyd, squared Euclidean distance, f32) over the keys that are
+ * there at the first update that leaves at least 2^code_bits keys to be coded, and stay as they are
+ * while those keys do; they start at distinct keys drawn by (seed, layer, KV head, part), an empty
+ * cluster starts again at a drawn key, and each problem ends by itself after max_rounds, or once
+ * the square of its centroids' summed shifts is under 1e-4.
+ *   CODES_INNER appends sqrt(phi - |x|^2) to each run x, phi the largest |x|^2 of the clustered
+ * keys (0 where that is negative), so that the nearest centroid is the one of the largest inner
+ * product; scores leave it out.  The score is scale * sum over parts of q_part centroid.
+ * Source: Zhang et al. 2024, "PQCache", arXiv 2407.12820. */
+enum code_metric { CODES_EUCLIDEAN, CODES_INNER };
+
+struct key_codes {
+    int n_parts;   /* divides head_dim */
+    int code_bits; /* 1 .. 12 */
+    int max_rounds;
+    int first_key;
+    enum code_metric metric;
+    uint64_t seed;
+    /* [n_layers, n_kv_heads, n_parts, 2^code_bits, head_dim / n_parts (+ 1: CODES_INNER)], in place
+     * of k-means; NULL: none.  phi [n_layers, n_kv_heads, n_parts] then comes along for
+     * CODES_INNER.  Host memory, read by index_open alone. */
+    const float *centroids, *phi;
+};
+
+/* The buckets of INDEX_BUCKETS: in each of n_tables tables a key's bucket is the n_bits signs of
+ * its products with n_bits planes (bit p: w_p k >= 0), for each layer and KV head.  The query's own
+ * signs are soft: h_p = tanh(w_p q) / sqrt(head_dim), and bucket b has probability
+ * prod_p sigmoid(2 c_p h_p / tau), c_p = +1 where bit p of b is set, else -1.  The score of a key
+ * is |v| times the sum over tables of its bucket's probability.
+ * Source: "SOCKET", arXiv 2602.06283, in closed form. */
+struct key_buckets {
+    int n_tables; /* 1 .. 128 */
+    int n_bits;   /* 1 .. 32 */
+    float tau;
+    /* [n_planes, n_tables, n_bits, head_dim], n_planes 1 (all layers alike) or n_layers.  Host
+     * memory, read by index_open alone. */
+    const float *planes;
+    int n_planes;
+};
+
+/* The tables of INDEX_TABLES: in each of n_tables tables a key's code is the n_bits signs of its
+ * products with n_bits planes (bit p: w_p k' > 0), for each layer and KV head; the query has its
+ * own.  k' = [x / N, sqrt(N^2 - |x|^2) / N] and q' = [x / (|x| + 1e-8), 0] are unit vectors, where
+ * x is the key or query, less the mean key as `center` says, and N the largest |x| of the keys.
+ * Mean and N are those of the keys that are there at the layer's first update, for each KV head,
+ * and stay as they are while those keys do; a longer key that comes later counts as one of length
+ * N. Source: Chen et al. 2024, "MagicPIG", arXiv 2410.16179; the transform: Neyshabur and Srebro
+ * 2015. */
+enum key_center { CENTER_NONE, CENTER_KEYS, CENTER_BOTH };
+
+struct key_tables {
+    int n_tables; /* 1 .. 512 */
+    int n_bits;   /* 1 .. 64 */
+    int min_hits; /* 1 or 2: tables in which a key must share the query's code */
+    enum key_center center;
+    /* [n_layers, head_dim + 1, n_tables * n_bits].  Host memory, read by index_open alone. */
+    const float *projections;
+    /* [n_layers, n_kv_heads, head_dim] and [n_layers, n_kv_heads], in place of the first keys'; or
+     * NULL.  Host memory as well. */
+    const float *mean, *norm;
+};
+
 struct key_index_config {
     enum key_index_kind kind;
     int n_layers, n_heads, n_kv_heads, head_dim;
@@ -223,10 +292,40 @@ struct key_index_config {
     struct hash_networks hash;    /* INDEX_HASH */
     struct key_pages pages;       /* INDEX_PAGES */
     struct key_channels channels; /* INDEX_CHANNELS */
+    struct key_codes codes;       /* INDEX_CODES */
+    struct key_buckets buckets;   /* INDEX_BUCKETS */
+    struct key_tables tables;     /* INDEX_TABLES */
 };
 
 /* (device object) An index over the keys of one lane, all layers; see index_update. */
 struct key_index;
+
+/* --- Sampling with a guarantee -------------------------------------------------------------- */
+
+enum draw_mode {
+    DRAW_UNIFORM,     /* without replacement, p = b / |R| */
+    DRAW_MULTINOMIAL, /* b times from P = softmax(z / temperature) over R, p = 1 - (1 - P)^b */
+    DRAW_GUMBEL /* the b largest z + temperature Gumbel noise; p = 1 - exp(-exp((z - kappa) / T)),
+                   kappa the next largest */
+};
+
+/* How many keys select_adaptive draws of R, the visible keys of [init_offset, K - local_offset) not
+ * yet selected (both resolved against K).  A base sample of n0 keys (n0 = base, or trunc(base |R|)
+ * of a fraction; at least 2, at most |R|) drawn uniformly estimates, with u = exp(z - m), m the
+ * largest z among the selected and drawn keys:
+ *   D = sum over selected keys u / p + |R| / n0 sum over drawn keys u
+ *   sigma = the drawn u's sample standard deviation
+ *   b = ceil((Phi^-1(1 - delta / 2) sigma |R| / (epsilon D))^2), at least n0; >= |R|: all, p = 1
+ * one_sided: 1 - delta.  DRAW_UNIFORM extends the same sample to b keys.
+ * Source: Desai et al. 2025, "vAttention", arXiv 2510.05688, eq. of the denominator's budget;
+ * spec: the reference's estimator corrected. */
+struct adaptive_sampling {
+    struct budget base, init_offset, local_offset;
+    double epsilon, delta; /* in (0, 1) */
+    bool one_sided;
+    enum draw_mode mode;
+    double temperature; /* > 0, of the modes that are not uniform */
+};
 
 /* (device) What a probe measures for one attention call; see the operation. */
 struct attention_probe {
@@ -421,9 +520,11 @@ struct backend {
     void (*index_update)(struct device *dev, struct key_index *index,
                          const struct attention *att) BACKEND_OPTIONAL;
     /* The index's scores for every row and query head into the selection's score buffer: one per
-     * visible key (INDEX_HASH, INDEX_CHANNELS; select_top_k chooses by them), or one per page that
-     * has a visible key, page p at entry p (INDEX_PAGES; select_pages).  The index is up to date.
-     */
+     * visible key (INDEX_HASH, INDEX_CHANNELS, INDEX_CODES, INDEX_BUCKETS; select_top_k chooses by
+     * them), or one per page that has a visible key, page p at entry p (INDEX_PAGES; select_pages).
+     * The index is up to date.  The choice that follows is made among visible keys not yet
+     * selected; after INDEX_CODES only from its first_key on; after INDEX_BUCKETS among all visible
+     * keys, whatever is selected already. */
     void (*score_index)(struct device *dev, struct selection *sel, const struct key_index *index,
                         const struct attention *att) BACKEND_OPTIONAL;
     /* From page scores: the max(3, e / page_size) best pages that a row sees a key of (fewer if
@@ -431,15 +532,33 @@ struct backend {
      * Pages are chosen whatever is selected already; full if K <= e. */
     void (*select_pages)(struct device *dev, struct selection *sel, const struct attention *att,
                          struct budget size, int page_size, enum share share) BACKEND_OPTIONAL;
-    /* Selects nothing, but full if K - Q <= e: a budget for all keys before the call's own. */
+    /* Selects nothing, but full if K - Q <= e + more: a budget for all keys before the call's
+     * own but `more` of them.  A no-op where e = 0. */
     void (*select_if_short)(struct device *dev, struct selection *sel, const struct attention *att,
-                            struct budget size) BACKEND_OPTIONAL;
+                            struct budget size, int more) BACKEND_OPTIONAL;
+    /* The visible keys not yet selected that share the query's code in at least min_hits tables of
+     * INDEX_TABLES, each with the probability of that, by the angle between q' and k': with
+     * t = (1 - angle / pi)^n_bits, p = 1 - (1 - t)^n_tables, less n_tables t (1 - t)^(n_tables - 1)
+     * for two hits. */
+    void (*select_matches)(struct device *dev, struct selection *sel, const struct key_index *index,
+                           const struct attention *att) BACKEND_OPTIONAL;
+    /* A random sample as large as a relative error of at most epsilon in the softmax denominator
+     * asks for, with probability 1 - delta.  Draws depend on what select_random's depend on; one
+     * choice per `share`: a group's heads draw the same keys, as many as the neediest asks for.
+     * Modes that are not uniform read the score buffer, where score_exact left all true scores. */
+    void (*select_adaptive)(struct device *dev, struct selection *sel, const struct attention *att,
+                            const struct adaptive_sampling *sampling, int slot,
+                            enum share share) BACKEND_OPTIONAL;
+    /* What `from`, another selection of the same shape, holds of another call of the same rows and
+     * keys: its ranges and lists with their probabilities are added; full if it is full. */
+    void (*select_again)(struct device *dev, struct selection *sel, const struct attention *att,
+                         const struct selection *from) BACKEND_OPTIONAL;
 };
 
 extern const struct backend backend_cpu;
 
 /* What a module exports as `attnscope_backend`: its table, if it was built for this interface. */
-enum { BACKEND_INTERFACE = 3 };
+enum { BACKEND_INTERFACE = 4 };
 typedef const struct backend *backend_module(int interface);
 
 /* Names of the backends, in order of preference, NULL-terminated. */

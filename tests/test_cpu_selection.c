@@ -33,13 +33,14 @@ static void test_sink_and_local_select_visible_keys(void **state)
 static void test_early_exits_at_their_bounds(void **state)
 {
     (void)state;
-    enum { SINK, LOCAL, SHORT, TOP_K, TOP_P };
+    enum { SINK, LOCAL, SHORT, SHORT_OF_10, TOP_K, TOP_P };
     static const struct {
         int masker, size;
         bool full;
-    } cases[] = {{SINK, 40, true},  {SINK, 39, false},  {LOCAL, 37, true}, {LOCAL, 36, false},
-                 {SHORT, 37, true}, {SHORT, 36, false}, {TOP_K, 40, true}, {TOP_K, 39, false},
-                 {TOP_P, 1, true},  {TOP_P, 0, false}};
+    } cases[] = {{SINK, 40, true},        {SINK, 39, false},        {LOCAL, 37, true},
+                 {LOCAL, 36, false},      {SHORT, 37, true},        {SHORT, 36, false},
+                 {SHORT_OF_10, 27, true}, {SHORT_OF_10, 26, false}, {TOP_K, 40, true},
+                 {TOP_K, 39, false},      {TOP_P, 1, true},         {TOP_P, 0, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct case_shape shape = {3, 40, 2, 1, 16, DTYPE_F32, .n_tail = 5};
         struct trial t;
@@ -49,8 +50,9 @@ static void test_early_exits_at_their_bounds(void **state)
             backend_cpu.select_sink(t.dev, t.sel, &t.c.att, count(cases[i].size));
         else if (cases[i].masker == LOCAL)
             backend_cpu.select_local(t.dev, t.sel, &t.c.att, count(cases[i].size));
-        else if (cases[i].masker == SHORT) {
-            backend_cpu.select_if_short(t.dev, t.sel, &t.c.att, count(cases[i].size));
+        else if (cases[i].masker == SHORT || cases[i].masker == SHORT_OF_10) {
+            backend_cpu.select_if_short(t.dev, t.sel, &t.c.att, count(cases[i].size),
+                                        cases[i].masker == SHORT ? 0 : 10);
             backend_cpu.select_sink(t.dev, t.sel, &t.c.att, count(1)); /* or it would be empty */
         } else if (cases[i].masker == TOP_K)
             backend_cpu.select_top_k(t.dev, t.sel, &t.c.att, count(cases[i].size), SHARE_HEAD);
@@ -91,7 +93,7 @@ static void test_no_ops_leave_an_empty_stack_which_is_dense(void **state)
     {
         backend_cpu.select_sink(t.dev, t.sel, &t.c.att, fraction(1e-6));
         backend_cpu.select_local(t.dev, t.sel, &t.c.att, count(0));
-        backend_cpu.select_if_short(t.dev, t.sel, &t.c.att, fraction(1e-6));
+        backend_cpu.select_if_short(t.dev, t.sel, &t.c.att, fraction(1e-6), 100);
         backend_cpu.select_top_k(t.dev, t.sel, &t.c.att, fraction(1e-6), SHARE_GROUP);
         backend_cpu.select_random(t.dev, t.sel, &t.c.att, 1e-6, 0, SHARE_HEAD);
         t.m.full = true;

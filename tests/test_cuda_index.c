@@ -410,7 +410,7 @@ static void test_short_calls_are_full_alike(void **state)
     pair_start_case(&p, &shape, 3, 2);
     for (int size = 34; size <= 42; size++) {
         BOTH(&p, selection_begin);
-        BOTH(&p, select_if_short, count(size));
+        BOTH(&p, select_if_short, count(size - 3), 3);
         BOTH(&p, score_exact);
         BOTH(&p, select_top_k, count(5), SHARE_HEAD);
         check_equal(&p, "short");

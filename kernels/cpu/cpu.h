@@ -172,7 +172,7 @@ void cpu_select_random(struct device *dev, struct selection *sel, const struct a
 void cpu_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
                       struct budget size, int page_size, enum share share);
 void cpu_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
-                         struct budget size);
+                         struct budget size, int more);
 void cpu_selection_put(struct device *dev, struct selection *sel, int row, int head,
                        const int32_t *keys, const float *prob, int n);
 int cpu_selection_get(struct device *dev, const struct selection *sel, int row, int head,

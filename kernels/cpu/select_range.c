@@ -39,11 +39,11 @@ void cpu_select_local(struct device *dev, struct selection *sel, const struct at
 }
 
 void cpu_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
-                         struct budget size)
+                         struct budget size, int more)
 {
     if (selection_skips(dev, sel, att))
         return;
     int e = selection_budget(size, sel->n_keys);
-    if (e > 0 && (int64_t)sel->n_keys <= (int64_t)e + sel->n_rows_total)
+    if (e > 0 && (int64_t)sel->n_keys <= (int64_t)e + more + sel->n_rows_total)
         sel->full = true;
 }

@@ -9,9 +9,9 @@ static bool always_full(const struct select_plan *plan, const struct attention *
     for (int i = 0; i < plan->n; i++) {
         const struct select_part *part = &plan->part[i];
         bool by_length = part->kind == SELECT_SINK || part->kind == SELECT_TOP_K;
-        double most = part->size.is_fraction ? 1.0 : (double)att->max_keys;
-        if ((by_length && part->size.value >= most && most >= 1.0) ||
-            (part->kind == SELECT_TOP_P && part->size.value >= 1.0))
+        double most = part->is_fraction ? 1.0 : (double)att->max_keys;
+        if ((by_length && part->value >= most && most >= 1.0) ||
+            (part->kind == SELECT_TOP_P && part->value >= 1.0))
             return true;
     }
     return plan->n == 0;

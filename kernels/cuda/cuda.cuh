@@ -299,7 +299,7 @@ int cuda_selection_get(struct device *dev, const struct selection *sel, int row,
 void cuda_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
                        struct budget size, int page_size, enum share share);
 void cuda_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
-                          struct budget size);
+                          struct budget size, int more);
 /* index.cu (memory, dispatch), index_*.cu */
 struct key_index *cuda_index_open(struct device *dev, const struct key_index_config *config,
                                   char *why, size_t n_why);

@@ -73,5 +73,6 @@ void cuda_score_index(struct device *dev, struct selection *sel, const struct ke
 {
     assert(att->n_rows == sel->n_rows && att->max_keys <= index->config.max_keys);
     selection_catch_up(dev, sel);
+    sel->late->levels.write = NULL;
     index->kind->score(dev, sel, index, att);
 }

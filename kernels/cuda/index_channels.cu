@@ -2,9 +2,12 @@
  * from the labels alone.
  *
  * Labels lie channel by channel, each an array over keys: levels packed into words of 32 bits with
- * the two ends of their range beside them, or with 16 bits the elements themselves.  A level
- * becomes a float by its bits alone: under the exponent of 2^width, whose last bits count ones, it
- * reads 2^width + level.
+ * the two ends of their range beside them, or with 16 bits the elements themselves.  A query's
+ * label is levels too, so that with x = level step + low of both
+ *   sum_c q_c k_c = step_q step_k sum_c level_qc level_kc + step_q low_k sum_c level_qc
+ *                   + low_q step_k sum_c level_kc + n low_q low_k,
+ * whose sums of levels are exact in whole numbers, four bytes at a time.  Levels wider than a byte
+ * become floats.
  * Source: Yang et al. 2024, arXiv 2408.07092. */
 #include "kernels/cuda/index.cuh"
 #include "kernels/cuda/index_levels.cuh"
@@ -191,29 +194,71 @@ struct channels_score_job {
     unsigned long long key_bytes; /* of all heads' labels of a key */
 };
 
-/* q [n_channels] = the query's label, over sqrt(n_channels).  One warp; returns the sum of q. */
-static __device__ __forceinline__ float label_query(float *q, const struct channels_score_job *job,
-                                                    int row, int head)
+/* A query's label, over sqrt(n_channels), in shared memory. */
+struct query_label {
+    float step, low, sum; /* q_c = level step + low; the sum of q_c */
+    int level_sum;
+    float q[(int)MAX_CHANNELS + (int)WARP]; /* 0 beyond the channels */
+    /* Levels as bytes, as word_bytes takes a key's word apart. */
+    uint32_t bytes[(int)MAX_CHANNELS / 4 + (int)WARP];
+};
+
+/* Part `part` of a word of levels of WIDTH bits, at most 8: byte b is the level at place
+ * b PARTS + part, PARTS = 8 / WIDTH. */
+template <int WIDTH> static __device__ __forceinline__ uint32_t word_bytes(uint32_t word, int part)
+{
+    return word >> part * WIDTH & ((1u << WIDTH) - 1) * 0x01010101u;
+}
+
+/* One warp: levels of q to bytes.  Returns their sum. */
+static __device__ __forceinline__ int
+label_levels(struct query_label *to, const struct label_arrays *from, const struct levels *levels)
+{
+    int lane = threadIdx.x % WARP, each = 32 / from->width, parts = 8 / from->width, sum = 0;
+    for (int i = lane; i < from->n_words * parts; i += WARP)
+        to->bytes[i] = 0;
+    __syncwarp();
+    for (int c = lane; c < from->n_channels; c += WARP) {
+        int place = c % each, level = (int)levels_nearest(levels, to->q[c]);
+        int at = (c / each * parts + place % parts) * 4 + place / parts;
+        ((uint8_t *)to->bytes)[at] = (uint8_t)level;
+        sum += level;
+    }
+    return __reduce_add_sync(0xffffffffu, sum);
+}
+
+/* One warp. */
+static __device__ __forceinline__ void
+label_query(struct query_label *to, const struct channels_score_job *job, int row, int head)
 {
     const struct label_arrays *from = &job->from;
     const int16_t *channels = from->channels + (size_t)head * from->n_channels;
     const float *query =
         job->att.q + (size_t)row * job->att.q_stride + (size_t)head * job->att.kv.head_dim;
-    int lane = threadIdx.x % WARP, n = from->n_channels;
-    float low = INFINITY, high = -INFINITY, sum = 0.0f;
+    int lane = threadIdx.x % WARP, n = from->n_channels, level_sum = 0;
+    float low = INFINITY, high = -INFINITY, sum = 0.0f, root = sqrtf((float)n);
     for (int c = lane; c < n; c += WARP) {
-        q[c] = query[channels[c]];
-        low = fminf(low, q[c]);
-        high = fmaxf(high, q[c]);
+        to->q[c] = query[channels[c]];
+        low = fminf(low, to->q[c]);
+        high = fmaxf(high, to->q[c]);
     }
     struct levels levels = levels_between(-warp_max(-low), warp_max(high), from->n_bits);
+    if (from->width <= 8)
+        level_sum = label_levels(to, from, &levels);
     for (int c = lane; c < n; c += WARP) {
         if (from->n_bits < 16)
-            q[c] = levels_value(&levels, levels_nearest(&levels, q[c]));
-        q[c] = __fdiv_rn(q[c], sqrtf((float)n));
-        sum += q[c];
+            to->q[c] = levels_value(&levels, levels_nearest(&levels, to->q[c]));
+        to->q[c] = __fdiv_rn(to->q[c], root);
+        sum += to->q[c];
     }
-    return warp_sum(sum);
+    to->q[n + lane] = 0.0f;
+    sum = warp_sum(sum);
+    if (lane > 0)
+        return;
+    to->step = 1.0f / (levels.scale * root);
+    to->low = levels.low / root;
+    to->sum = sum;
+    to->level_sum = level_sum;
 }
 
 /* x [LANE_KEYS] = four neighbouring values. */
@@ -231,43 +276,83 @@ static __device__ __forceinline__ void four_values(float x[LANE_KEYS], const __n
     x[3] = __uint_as_float(k.y & 0xffff0000u);
 }
 
-/* 2^WIDTH + the level at the lowest bits of the word. */
-template <int WIDTH> static __device__ __forceinline__ float level_above_base(uint32_t word)
-{
-    uint32_t mask = ((1u << WIDTH) - 1) << (23 - WIDTH);
-    return __uint_as_float((word << (23 - WIDTH) & mask) | (127u + WIDTH) << 23);
-}
+/* The levels' range of the thread's keys. */
+struct level_ends {
+    float low[LANE_KEYS], step[LANE_KEYS];
+};
 
-/* s [LANE_KEYS] = scores of the thread's keys: sum_c q_c (level_c step + low) =
- * step sum_c q_c level_c + low sum_c q_c. */
-template <int WIDTH, typename number>
-static __device__ __forceinline__ void score_levels(float s[LANE_KEYS],
-                                                    const struct label_arrays *from, int head,
-                                                    int key, const float *q, float q_sum)
+template <typename number>
+static __device__ __forceinline__ struct level_ends fetch_ends(const struct label_arrays *from,
+                                                               int head, int key)
 {
-    const uint32_t *words = from->words + (size_t)head * from->n_words * from->stride + (size_t)key;
     const number *ends =
         (const number *)from->values + (size_t)head * 2 * from->stride + (size_t)key;
-    float low[LANE_KEYS], high[LANE_KEYS], unit = 1.0f / (float)((1 << from->n_bits) - 1);
-    four_values(low, ends);
-    four_values(high, ends + from->stride);
+    struct level_ends out;
+    float unit = 1.0f / (float)((1 << from->n_bits) - 1);
+    four_values(out.low, ends);
+    four_values(out.step, ends + from->stride);
 #pragma unroll
     for (int i = 0; i < LANE_KEYS; i++)
-        s[i] = 0.0f;
-    for (int c = 0, w = 0; w < from->n_words; w++) {
+        out.step[i] = (out.step[i] - out.low[i]) * unit;
+    return out;
+}
+
+/* s [LANE_KEYS] = scores of the thread's keys, by levels of at most a byte. */
+template <int WIDTH, typename number>
+static __device__ __forceinline__ void score_bytes(float s[LANE_KEYS],
+                                                   const struct label_arrays *from, int head,
+                                                   int key, const struct query_label *q)
+{
+    enum { PARTS = 8 / WIDTH };
+    const uint32_t *words = from->words + (size_t)head * from->n_words * from->stride + (size_t)key;
+    struct level_ends ends = fetch_ends<number>(from, head, key);
+    uint32_t product[LANE_KEYS] = {}, level_sum[LANE_KEYS] = {};
+#pragma unroll 4
+    for (int w = 0; w < from->n_words; w++) {
         uint4 k = __ldcg((const uint4 *)(words + (size_t)w * from->stride));
         uint32_t word[LANE_KEYS] = {k.x, k.y, k.z, k.w};
 #pragma unroll
-        for (int j = 0; j < 32 / WIDTH; j++, c++) {
-            float x = q[c]; /* 0 beyond the channels */
+        for (int part = 0; part < PARTS; part++) {
+            uint32_t own = q->bytes[w * PARTS + part];
 #pragma unroll
-            for (int i = 0; i < LANE_KEYS; i++)
-                s[i] = fmaf(x, level_above_base<WIDTH>(word[i] >> j * WIDTH), s[i]);
+            for (int i = 0; i < LANE_KEYS; i++) {
+                uint32_t bytes = word_bytes<WIDTH>(word[i], part);
+                product[i] = __dp4a(bytes, own, product[i]);
+                level_sum[i] = __dp4a(bytes, 0x01010101u, level_sum[i]);
+            }
         }
+    }
+    float n_low = (float)from->n_channels * q->low, sum_q = (float)q->level_sum * q->step;
+#pragma unroll
+    for (int i = 0; i < LANE_KEYS; i++) {
+        float by_step = fmaf((float)product[i], q->step, (float)level_sum[i] * q->low);
+        s[i] = fmaf(by_step, ends.step[i], (sum_q + n_low) * ends.low[i]);
+    }
+}
+
+/* The same by levels of 16 bits. */
+template <typename number>
+static __device__ __forceinline__ void score_wide(float s[LANE_KEYS],
+                                                  const struct label_arrays *from, int head,
+                                                  int key, const struct query_label *q)
+{
+    const uint32_t *words = from->words + (size_t)head * from->n_words * from->stride + (size_t)key;
+    struct level_ends ends = fetch_ends<number>(from, head, key);
+#pragma unroll
+    for (int i = 0; i < LANE_KEYS; i++)
+        s[i] = 0.0f;
+    for (int w = 0; w < from->n_words; w++) {
+        uint4 k = __ldcg((const uint4 *)(words + (size_t)w * from->stride));
+        uint32_t word[LANE_KEYS] = {k.x, k.y, k.z, k.w};
+        float first = q->q[2 * w], second = q->q[2 * w + 1];
+#pragma unroll
+        for (int i = 0; i < LANE_KEYS; i++)
+            s[i] =
+                fmaf(second, (float)(word[i] >> 16), fmaf(first, (float)(word[i] & 0xffffu), s[i]));
     }
 #pragma unroll
     for (int i = 0; i < LANE_KEYS; i++)
-        s[i] = fmaf((s[i] - q_sum * (float)(1 << WIDTH)) * unit, high[i] - low[i], q_sum * low[i]);
+        s[i] = fmaf(s[i], ends.step[i], q->sum * ends.low[i]);
 }
 
 template <typename number>
@@ -289,47 +374,47 @@ score_values(float s[LANE_KEYS], const struct label_arrays *from, int head, int 
     }
 }
 
-/* Block (keys, head, row); a thread has four keys side by side.  WIDTH 0: labels are values. */
+/* Block (share of the keys, head, row); a thread has four keys side by side.  WIDTH 0: labels are
+ * values. */
 template <int WIDTH, typename number>
 __global__ void __launch_bounds__(SCORE_THREADS)
     channels_score_kernel(const __grid_constant__ struct channels_score_job job)
 {
-    __shared__ float q[MAX_CHANNELS + 32], q_sum;
-    int key = (int)(blockIdx.x * SCORE_KEYS + threadIdx.x * LANE_KEYS);
+    __shared__ struct query_label q;
     int head = blockIdx.y, row = blockIdx.z, n_heads = gridDim.y;
-    size_t slot = (size_t)row * (size_t)n_heads + (size_t)head;
+    float *scores = job.scores + ((size_t)row * (size_t)n_heads + (size_t)head) * job.score_stride;
     dependency_release();
     dependency_wait();
     struct call_shape shape = call_shape(&job.att);
     bool chosen;
     struct row_plan plan = resolve_parts(&job.plan, &job.att, &shape, row, &chosen);
-    if (threadIdx.x + blockIdx.x + blockIdx.y + blockIdx.z == 0 && !plan.full)
+    if (plan.full)
+        return;
+    if (threadIdx.x + blockIdx.x + blockIdx.y + blockIdx.z == 0)
         index_count_scores(&job.att, index_seen_keys(&job.att, &shape), job.key_bytes);
-    if (plan.full || (int)(blockIdx.x * SCORE_KEYS) >= plan.visible.end)
-        return;
-    if (threadIdx.x < WARP) {
-        float sum = label_query(q, &job, row, head);
-        q[job.from.n_channels + threadIdx.x] = 0.0f;
-        if (threadIdx.x == 0)
-            q_sum = sum;
-    }
+    if (threadIdx.x < WARP)
+        label_query(&q, &job, row, head);
     __syncthreads();
-    if (key >= plan.visible.end)
-        return;
-    float s[LANE_KEYS];
-    if constexpr (WIDTH > 0)
-        score_levels<WIDTH, number>(s, &job.from, head, key, q, q_sum);
-    else
-        score_values<number>(s, &job.from, head, key, q);
-    *(float4 *)(job.scores + slot * job.score_stride + (size_t)key) = *(float4 *)s;
+    for (int key = (int)(blockIdx.x * SCORE_KEYS + threadIdx.x * LANE_KEYS); key < plan.visible.end;
+         key += (int)gridDim.x * SCORE_KEYS) {
+        float s[LANE_KEYS];
+        if constexpr (WIDTH == 16)
+            score_wide<number>(s, &job.from, head, key, &q);
+        else if constexpr (WIDTH > 0)
+            score_bytes<WIDTH, number>(s, &job.from, head, key, &q);
+        else
+            score_values<number>(s, &job.from, head, key, q.q);
+        *(float4 *)(scores + key) = *(float4 *)s;
+    }
 }
 
 template <typename number>
 static void launch_score(struct device *dev, const struct channels_score_job *job)
 {
     const struct attention *att = &job->att;
-    dim3 grid((unsigned)ceil_div(att->max_keys, SCORE_KEYS), (unsigned)att->n_heads,
-              (unsigned)att->n_rows);
+    int n = ceil_div(att->max_keys, SCORE_KEYS);
+    int most = ceil_div(12 * dev->n_sms, att->n_heads * att->n_rows);
+    dim3 grid((unsigned)(n < most ? n : most), (unsigned)att->n_heads, (unsigned)att->n_rows);
     void (*kernel)(struct channels_score_job) = channels_score_kernel<0, number>;
     switch (job->from.n_bits < 16 ? job->from.width : 0) {
     case 1:

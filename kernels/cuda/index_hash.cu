@@ -161,8 +161,9 @@ static void hash_add(struct device *dev, struct key_index *index, const struct a
 }
 
 /* words [n_rows, n_heads, n_words] = the bits of the call's queries. */
-static void hash_queries(struct device *dev, const struct key_index *index,
-                         const struct attention *att, uint32_t *words)
+static void hash_queries(struct device *dev, const struct selection *sel,
+                         const struct key_index *index, const struct attention *att,
+                         uint32_t *words)
 {
     struct network_job job = {};
     job.att = *att;
@@ -172,6 +173,8 @@ static void hash_queries(struct device *dev, const struct key_index *index,
     job.head_stride = (size_t)index->n_words;
     job.word_stride = 1;
     job.row_stride = (size_t)att->n_heads * (size_t)index->n_words;
+    job.plan = sel->plan;
+    job.score_bytes = (unsigned long long)att->n_heads * (size_t)index->n_words * sizeof(uint32_t);
     network_run(dev, &job, false, att->n_rows);
 }
 
@@ -180,70 +183,71 @@ static void hash_queries(struct device *dev, const struct key_index *index,
 enum { SCORE_THREADS = 256, LANE_KEYS = 4, SCORE_KEYS = SCORE_THREADS * LANE_KEYS };
 
 struct hash_score_job {
-    struct attention att;
-    struct select_plan plan;
-    float *scores; /* [n_rows, n_heads, score_stride] */
-    size_t score_stride;
-    const uint32_t *words;   /* [n_heads, n_words, stride] of the layer */
-    const uint32_t *queries; /* [n_rows, n_heads, n_words] */
+    struct level_scores from;
+    float *scores; /* [n_rows, n_heads, stride] */
     size_t stride;
-    int n_words, n_bits;
 };
 
-/* Block (keys, head, row); a thread has four keys side by side. */
+/* Block (share of the keys, head, row); a thread has four keys side by side. */
 __global__ void __launch_bounds__(SCORE_THREADS)
     hash_score_kernel(const __grid_constant__ struct hash_score_job job)
 {
-    int key = (int)(blockIdx.x * SCORE_KEYS + threadIdx.x * LANE_KEYS);
+    const struct level_scores *from = &job.from;
     int head = blockIdx.y, row = blockIdx.z, n_heads = gridDim.y;
     size_t slot = (size_t)row * (size_t)n_heads + (size_t)head;
+    const uint32_t *words = from->words + (size_t)head * from->n_words * from->stride;
+    float *scores = job.scores + slot * job.stride;
     dependency_release();
     dependency_wait();
-    struct call_shape shape = call_shape(&job.att);
-    bool chosen;
-    struct row_plan plan = resolve_parts(&job.plan, &job.att, &shape, row, &chosen);
-    if (threadIdx.x + blockIdx.x + blockIdx.y + blockIdx.z == 0 && !plan.full)
-        index_count_scores(&job.att, index_seen_keys(&job.att, &shape),
-                           (unsigned long long)n_heads * job.n_words * sizeof(uint32_t));
-    if (plan.full || key >= plan.visible.end)
-        return;
-    int distance[LANE_KEYS] = {};
-    const uint32_t *words = job.words + (size_t)head * job.n_words * job.stride + (size_t)key;
-    for (int w = 0; w < job.n_words; w++) {
-        uint32_t query = __ldcg(job.queries + slot * job.n_words + w);
-        uint4 k = __ldcg((const uint4 *)(words + w * job.stride));
-        distance[0] += __popc(k.x ^ query);
-        distance[1] += __popc(k.y ^ query);
-        distance[2] += __popc(k.z ^ query);
-        distance[3] += __popc(k.w ^ query);
+    struct call_shape shape = call_shape(&from->att);
+    int end = row_visible(&from->att, &shape, row).end;
+    for (int key = (int)(blockIdx.x * SCORE_KEYS + threadIdx.x * LANE_KEYS); key < end;
+         key += (int)gridDim.x * SCORE_KEYS) {
+        int distance[LANE_KEYS] = {};
+        for (int w = 0; w < from->n_words; w++) {
+            uint32_t query = __ldcg(from->queries + slot * from->n_words + w);
+            uint4 k = __ldcg((const uint4 *)(words + w * from->stride + key));
+            distance[0] += __popc(k.x ^ query);
+            distance[1] += __popc(k.y ^ query);
+            distance[2] += __popc(k.z ^ query);
+            distance[3] += __popc(k.w ^ query);
+        }
+        float4 out = {
+            (float)(from->n_bits - 2 * distance[0]), (float)(from->n_bits - 2 * distance[1]),
+            (float)(from->n_bits - 2 * distance[2]), (float)(from->n_bits - 2 * distance[3])};
+        *(float4 *)(scores + key) = out;
     }
-    float4 out = {(float)(job.n_bits - 2 * distance[0]), (float)(job.n_bits - 2 * distance[1]),
-                  (float)(job.n_bits - 2 * distance[2]), (float)(job.n_bits - 2 * distance[3])};
-    *(float4 *)(job.scores + slot * job.score_stride + (size_t)key) = out;
+}
+
+/* For maskers that read the score buffer. */
+static void hash_write_scores(struct device *dev, struct selection *sel,
+                              const struct level_scores *levels)
+{
+    struct hash_score_job job = {*levels, sel->scores, sel->stride};
+    const struct attention *att = &levels->att;
+    int n = ceil_div(att->max_keys, SCORE_KEYS);
+    int most = ceil_div(16 * dev->n_sms, att->n_heads * att->n_rows);
+    dim3 grid((unsigned)(n < most ? n : most), (unsigned)att->n_heads, (unsigned)att->n_rows);
+    cuda_launch(dev, hash_score_kernel, grid, SCORE_THREADS, 0, job);
 }
 
 static void hash_score(struct device *dev, struct selection *sel, const struct key_index *index,
                        const struct attention *att)
 {
-    struct hash_score_job job = {};
     size_t n_words = (size_t)index->n_words, n_heads = (size_t)att->n_heads;
     uint32_t *queries = (uint32_t *)cuda_workspace(
         dev, WORKSPACE_INDEX, (size_t)att->n_rows * n_heads * n_words * sizeof *queries);
     if (!queries)
         return;
-    hash_queries(dev, index, att, queries);
-    job.att = *att;
-    job.plan = sel->plan;
-    job.scores = sel->scores;
-    job.score_stride = sel->stride;
-    job.words = index->words + (size_t)att->layer * n_heads * n_words * index->stride;
-    job.queries = queries;
-    job.stride = index->stride;
-    job.n_words = index->n_words;
-    job.n_bits = n_bits_of(&index->config);
-    dim3 grid((unsigned)ceil_div(att->max_keys, SCORE_KEYS), (unsigned)att->n_heads,
-              (unsigned)att->n_rows);
-    cuda_launch(dev, hash_score_kernel, grid, SCORE_THREADS, 0, job);
+    hash_queries(dev, sel, index, att, queries);
+    sel->late->levels.write = hash_write_scores;
+    sel->late->levels.att = *att;
+    sel->late->levels.words = index->words + (size_t)att->layer * n_heads * n_words * index->stride;
+    sel->late->levels.queries = queries;
+    sel->late->levels.n_known = index->n_indexed + att->layer;
+    sel->late->levels.stride = index->stride;
+    sel->late->levels.n_words = index->n_words;
+    sel->late->levels.n_bits = n_bits_of(&index->config);
 }
 
 const struct index_kind index_hash = {index_n_keys, hash_open, hash_close,

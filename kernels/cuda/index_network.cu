@@ -71,14 +71,20 @@ static __device__ __forceinline__ float activated(float x, enum hash_activation 
 /* --- Rows --------------------------------------------------------------------------------------
  */
 
-/* Rows [begin, end) of a head: new keys by their numbers, or queries. */
+/* Rows [begin, end) of a head: new keys by their numbers, or queries.  One thread of the launch
+ * counts what the queries are for. */
 template <bool KEYS>
 static __device__ __forceinline__ struct key_range rows_of(const struct network_job *job,
                                                            const struct call_shape *shape)
 {
     int kept;
+    bool chosen;
     if (KEYS)
         return index_added(&job->count, shape, &kept);
+    if (resolve_parts(&job->plan, &job->att, shape, 0, &chosen).full)
+        return {0, 0};
+    if (threadIdx.x + blockIdx.x + blockIdx.y == 0)
+        index_count_scores(&job->att, index_seen_keys(&job->att, shape), job->score_bytes);
     return {0, job->att.n_rows};
 }
 

@@ -25,9 +25,11 @@ struct network_job {
     uint32_t *words;
     int n_words;
     size_t head_stride, word_stride, row_stride;
-    int tile;      /* rows that go together */
-    bool resident; /* the weights are in shared memory */
-    bool aligned;  /* rows may be read 16 bytes at a time */
+    struct select_plan plan;        /* of queries: none is run if the plan is full */
+    unsigned long long score_bytes; /* of queries: read per key that a row is scored against */
+    int tile;                       /* rows that go together */
+    bool resident;                  /* the weights are in shared memory */
+    bool aligned;                   /* rows may be read 16 bytes at a time */
 };
 
 static inline __host__ __device__ int network_padded(int width)

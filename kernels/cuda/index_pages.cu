@@ -189,7 +189,7 @@ static void pages_add(struct device *dev, struct key_index *index, const struct 
  */
 
 enum {
-    SCORE_WARPS = 8,
+    SCORE_WARPS = 16, /* whose tiles on their way keep the memory busy */
     SCORE_THREADS = SCORE_WARPS * WARP,
     SCORE_QUERIES = 4, /* of a block, which goes through the pages for them */
     TILE_PAGES = 16    /* of a warp at a time */
@@ -273,16 +273,24 @@ static __device__ __forceinline__ void take_queries(struct page_queries<CHUNKS> 
     int column = lane / 4, query = column / 2;
     bool there = query < n;
     const float *q = query_of(job, kv_head, first + (there ? query : 0)).q;
+    int dim = job->att.kv.head_dim;
+    float scale = there ? job->att.scale : 0.0f;
 #pragma unroll
-    for (int i = 0; i < CHUNKS; i++)
+    for (int i = 0; i < CHUNKS; i++) {
+        int d = i * 32 + lane % 4 * 8; /* all eight in one half */
+        float x[8];
+        *(float4 *)x = *(const float4 *)(q + (d < dim ? d : d - dim));
+        *(float4 *)(x + 4) = *(const float4 *)(q + (d < dim ? d : d - dim) + 4);
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            x[j] = d < dim ? fminf(scale * x[j], 0.0f) : fmaxf(scale * x[j], 0.0f);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            int d = i * 32 + lane % 4 * 8 + 2 * j;
             uint32_t high, low;
-            split_bf16(there ? half_of_query(job, q, d) : 0.0f,
-                       there ? half_of_query(job, q, d + 1) : 0.0f, &high, &low);
+            split_bf16(x[2 * j], x[2 * j + 1], &high, &low);
             to->b[i][j] = column % 2 ? low : high;
         }
+    }
 }
 
 /* scores of pages lane / 4 and lane / 4 + 8 of the tile by query lane % 4. */
@@ -310,7 +318,7 @@ static __device__ __forceinline__ float2 score_tile(const struct page_queries<CH
 
 /* Block (share of the pages, KV head, set of queries). */
 template <int CHUNKS>
-__global__ void __launch_bounds__(SCORE_THREADS)
+__global__ void __launch_bounds__(SCORE_THREADS, 1)
     pages_score_kernel(const __grid_constant__ struct pages_score_job job)
 {
     enum { ROW = 4 * CHUNKS /* of 16 bytes each */ };
@@ -346,8 +354,9 @@ static void launch_score(struct device *dev, const struct pages_score_job *job)
     int n_pages = ceil_div(job->att.max_keys, job->page_size), n_kv_heads = job->att.kv.n_kv_heads;
     int n_sets = ceil_div(job->att.n_rows * job->group, SCORE_QUERIES);
     int n = ceil_div(n_pages, SCORE_WARPS * TILE_PAGES);
-    int most = ceil_div(2 * dev->n_sms, n_kv_heads * n_sets);
-    dim3 grid((unsigned)(n < most ? n : most), (unsigned)n_kv_heads, (unsigned)n_sets);
+    int most = dev->n_sms / (n_kv_heads * n_sets);
+    n = most < 1 ? 1 : n < most ? n : most;
+    dim3 grid((unsigned)n, (unsigned)n_kv_heads, (unsigned)n_sets);
     cuda_launch(dev, pages_score_kernel<CHUNKS>, grid, SCORE_THREADS, 0, *job);
 }
 
@@ -411,7 +420,8 @@ static void pages_score(struct device *dev, struct selection *sel, const struct 
     job.stride = index->stride;
     job.page_size = index->config.pages.page_size;
     job.group = sel->group;
-    switch (index->bounds == DTYPE_BF16 ? att->kv.head_dim : 0) {
+    bool aligned = (uintptr_t)att->q % sizeof(float4) == 0 && att->q_stride % 4 == 0;
+    switch (index->bounds == DTYPE_BF16 && aligned ? att->kv.head_dim : 0) {
     case 64:
         return launch_score<4>(dev, &job);
     case 80:

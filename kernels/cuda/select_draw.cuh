@@ -98,7 +98,7 @@ static __device__ __forceinline__ void draw_fill(struct draw *d, const struct ra
     d->row = (int)(choice / (unsigned)job->split.n_choices);
     d->which = (int)choice - d->row * job->split.n_choices;
     d->plan = resolve_plan(&sel->plan, &job->att, shape, d->row);
-    d->n_wanted = budget_resolve(sel->plan.part[sel->plan.n - 1].size, shape->n_keys);
+    d->n_wanted = budget_resolve(part_size(&sel->plan.part[sel->plan.n - 1]), shape->n_keys);
     d->n_wanted = d->plan.full ? 0 : d->n_wanted;
     d->position = shape->first_position + d->row;
     d->group_begin = d->which * n;

@@ -1,34 +1,43 @@
 /* Whole pages by score: Quest's choice.  Unlike a choice of keys it does not look at what is
  * selected already, so that its pages may overlap with it.
  *
- * Pages are few beside keys: one block makes a choice, whose threshold it finds digit by digit in
- * the pages' orders (select_threshold.cuh), reading them anew for each. */
+ * Pages are few beside keys: one block makes a choice.  It keeps the pages' orders
+ * (select_threshold.cuh) in shared memory, as far as there is room, and finds the threshold digit
+ * by digit. */
+#include "kernels/cuda/select_bins.cuh"
 #include "kernels/cuda/select_threshold.cuh"
 
 enum {
     MIN_PAGES = 3, /* the reference takes no fewer, whatever the budget */
     PAGE_DIGITS = 4,
     PAGE_DIGIT_BITS = 8,
-    N_BINS = 1 << PAGE_DIGIT_BITS
+    STAGED_PAGES = 32768 /* whose orders are kept in shared memory */
 };
+
+static_assert(1 << (int)PAGE_DIGIT_BITS == (int)N_BINS, "a digit has a bin");
 
 struct pages_job {
     struct choose_job choose; /* its plan's last part is this masker */
     int page_size;
+    int n_bit_words, n_staged; /* of pages_shared */
 };
 
 struct pages_shared {
     struct choice choice;
-    int bins[N_BINS];
+    bin_columns columns;
+    uint32_t bins[N_BINS];
     int scratch[WARP];
-    uint32_t threshold;   /* the digits found so far */
-    int n_left;           /* pages to take of those that have these digits */
-    uint32_t page_bits[]; /* [n_pages / 32] chosen, from the first visible page on */
+    uint32_t threshold;  /* the digits found so far */
+    int n_left;          /* pages to take of those that have these digits */
+    uint32_t *page_bits; /* [n_pages / 32] chosen, from the first visible page on */
+    uint32_t *orders;    /* [n_staged] of the first pages */
+    int n_staged;
 };
 
 /* --- The threshold ----------------------------------------------------------------------------
  */
 
+/* By the sum of the choice's heads' scores. */
 static __device__ __forceinline__ uint32_t page_order(const struct choice *c,
                                                       const struct choose_job *job, int page)
 {
@@ -41,35 +50,42 @@ static __device__ __forceinline__ uint32_t page_order(const struct choice *c,
     return order_of(sum);
 }
 
-/* The bin of the n-th largest number, counted from 1, among numbers in bins; *before: how many lie
- * in the bins above it.  One warp. */
-static __device__ __forceinline__ int find_bin(const int *bins, int n, int *before)
+/* Fetches the orders of pages from begin on, by the sum of the choice's heads' scores, several at a
+ * time.  All threads; the caller's next barrier shows them. */
+static __device__ __forceinline__ void
+stage_orders(struct pages_shared *shared, const struct choose_job *job, int begin, int end)
 {
-    int lane = threadIdx.x, own[N_BINS / WARP], sum = 0, found = -1, above = 0;
-    /* Lane 0 has the highest bins. */
-    int top = N_BINS - 1 - lane * (N_BINS / WARP);
+    enum { EACH = 8 };
+    const struct choice *c = &shared->choice;
+    size_t stride = job->sel.stride;
+    int n = min(end - begin, shared->n_staged);
+    for (int first = threadIdx.x; first < n; first += EACH * CHOOSE_THREADS) {
+        const float *scores =
+            job->sel.scores +
+            ((size_t)c->row * (size_t)job->sel.n_heads + (size_t)c->score_begin) * stride + begin;
+        float sum[EACH] = {};
+        for (int head = c->score_begin; head < c->score_end; head++, scores += stride) {
+            float x[EACH];
 #pragma unroll
-    for (int i = 0; i < N_BINS / WARP; i++) {
-        own[i] = bins[top - i];
-        sum += own[i];
-    }
-    int up_to = sum;
-    for (int offset = 1; offset < WARP; offset *= 2) {
-        int below = __shfl_up_sync(0xffffffffu, up_to, offset);
-        up_to += lane >= offset ? below : 0;
-    }
-    int at = up_to - sum;
+            for (int i = 0; i < EACH; i++) {
+                int page = first + i * CHOOSE_THREADS;
+                x[i] = page < n ? __ldcg(scores + page) : 0.0f;
+            }
 #pragma unroll
-    for (int i = 0; i < N_BINS / WARP; i++) {
-        if (found < 0 && at < n && at + own[i] >= n) {
-            found = top - i;
-            above = at;
+            for (int i = 0; i < EACH; i++)
+                sum[i] = head == c->score_begin ? x[i] : sum[i] + x[i];
         }
-        at += own[i];
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+            if (first + i * CHOOSE_THREADS < n)
+                shared->orders[first + i * CHOOSE_THREADS] = order_of(sum[i]);
     }
-    int lane_found = __ffs((int)__ballot_sync(0xffffffffu, found >= 0)) - 1;
-    *before = __shfl_sync(0xffffffffu, above, lane_found);
-    return __shfl_sync(0xffffffffu, found, lane_found);
+}
+
+static __device__ __forceinline__ uint32_t order_at(const struct pages_shared *shared,
+                                                    const struct choose_job *job, int begin, int i)
+{
+    return i < shared->n_staged ? shared->orders[i] : page_order(&shared->choice, job, begin + i);
 }
 
 /* shared->threshold = the order of the n-th best page of [begin, end), n_left how many of those
@@ -77,23 +93,23 @@ static __device__ __forceinline__ int find_bin(const int *bins, int n, int *befo
 static __device__ __forceinline__ void
 find_threshold(struct pages_shared *shared, const struct choose_job *job, int begin, int end, int n)
 {
-    const struct choice *c = &shared->choice;
     if (threadIdx.x == 0) {
         shared->threshold = 0;
         shared->n_left = n;
     }
     for (int digit = PAGE_DIGITS - 1; digit >= 0; digit--) {
         int shift = digit * PAGE_DIGIT_BITS;
-        for (int i = threadIdx.x; i < N_BINS; i += CHOOSE_THREADS)
-            shared->bins[i] = 0;
+        bins_clear(shared->columns);
         __syncthreads();
         uint32_t known = shared->threshold,
                  mask = digit == PAGE_DIGITS - 1 ? 0u : ~0u << (shift + 8);
-        for (int page = begin + (int)threadIdx.x; page < end; page += CHOOSE_THREADS) {
-            uint32_t order = page_order(c, job, page);
+        for (int i = threadIdx.x; i < end - begin; i += CHOOSE_THREADS) {
+            uint32_t order = order_at(shared, job, begin, i);
             if ((order & mask) == known)
-                atomicAdd(&shared->bins[order >> shift & (N_BINS - 1)], 1);
+                bins_count(shared->columns, order >> shift & (N_BINS - 1));
         }
+        __syncthreads();
+        bins_sum(shared->columns, shared->bins);
         __syncthreads();
         if (threadIdx.x < WARP) {
             int before, bin = find_bin(shared->bins, shared->n_left, &before);
@@ -117,7 +133,7 @@ static __device__ __forceinline__ void mark_pages(struct pages_shared *shared,
     int lane = threadIdx.x % WARP, n_before = 0;
     for (int first = begin; first < end; first += CHOOSE_THREADS) {
         int page = first + (int)threadIdx.x, n_ties;
-        uint32_t order = page < end ? page_order(&shared->choice, job, page) : 0;
+        uint32_t order = page < end ? order_at(shared, job, begin, page - begin) : 0;
         bool tie = page < end && order == shared->threshold;
         int before = n_before + block_scan((int)tie, shared->scratch, &n_ties);
         bool take = page < end && (order > shared->threshold || (tie && before < shared->n_left));
@@ -172,6 +188,9 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
     dependency_release();
     dependency_wait();
     if (threadIdx.x == 0) {
+        shared->page_bits = (uint32_t *)(shared + 1);
+        shared->orders = shared->page_bits + job.n_bit_words;
+        shared->n_staged = job.n_staged;
         struct call_shape shape = call_shape(&job.choose.att);
         choice_fill(c, &job.choose, &shape, (int)blockIdx.x);
     }
@@ -183,6 +202,7 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
     int n = seen.begin < seen.end && c->e > 0 ? max((int)MIN_PAGES, c->e / job.page_size) : 0;
     n = min(n, end - begin);
     if (n > 0) {
+        stage_orders(shared, &job.choose, begin, end);
         find_threshold(shared, &job.choose, begin, end, n);
         mark_pages(shared, &job.choose, begin, end);
     }
@@ -194,15 +214,18 @@ void cuda_select_pages(struct device *dev, struct selection *sel, const struct a
 {
     assert(page_size > 0);
     selection_catch_up(dev, sel);
-    selection_plan(sel, SELECT_PAGES, size);
+    selection_plan(dev, sel, SELECT_PAGES, size);
     bool first = selection_choose(dev, sel, att, share);
     struct pages_job job = {};
-    job.choose = choose_job_of(dev, sel, att, share, first);
+    job.choose = choose_job_of(dev, sel, att, share, first, false);
     job.choose.split.team = 1;
     job.page_size = page_size;
     int n_choices = att->n_rows * job.choose.split.n_choices;
-    int n_pages = ceil_div(att->max_keys, page_size) + CHOOSE_THREADS; /* whole rounds of bits */
-    size_t n_bytes = sizeof(struct pages_shared) + (size_t)ceil_div(n_pages, 32) * sizeof(uint32_t);
+    int n_pages = ceil_div(att->max_keys, page_size);
+    job.n_bit_words = ceil_div(n_pages + CHOOSE_THREADS, 32); /* whole rounds */
+    job.n_staged = n_pages < STAGED_PAGES ? n_pages : STAGED_PAGES;
+    size_t n_bytes =
+        sizeof(struct pages_shared) + (size_t)(job.n_bit_words + job.n_staged) * sizeof(uint32_t);
     if (n_bytes > dev->properties.sharedMemPerBlockOptin) {
         cuda_fail(dev, "pages of %d keys are too small for %d keys", page_size, att->max_keys);
         return;

@@ -295,12 +295,12 @@ void cuda_select_random(struct device *dev, struct selection *sel, const struct 
     selection_catch_up(dev, sel);
     struct budget size = {true, rate < 1.0 ? rate : 1.0};
     struct put_off what = {};
-    selection_plan(sel, SELECT_RANDOM, size);
+    selection_plan(dev, sel, SELECT_RANDOM, size);
     what.run = random_run;
     what.share = share;
     what.slot = slot;
     what.first = selection_choose(dev, sel, att, share);
     what.first_drawn = !sel->sampled;
     sel->sampled = true;
-    sel->waiting = what;
+    sel->late->masker = what;
 }

@@ -177,24 +177,18 @@ static __device__ __forceinline__ void list_words(const struct choice *c,
     }
 }
 
-/* Adds what the cut leaves of the slice to the bitmaps and, if the job is to, the list.  All
- * threads. */
+/* Adds what is taken of the slice to the bitmaps and, if the job is to, the list.  take: the keys
+ * at or above the cut, ties: those that equal it, as nibbles per chunk; ties count only where the
+ * cut leaves some of them.  All threads. */
 template <int CHUNKS>
 static __device__ __forceinline__ void
-slice_take(const uint32_t order[CHUNKS * LANE_KEYS], const struct choice *c,
-           const struct choose_job *job, const struct cut *cut, int *scratch)
+slice_take_bits(uint32_t take, uint32_t ties, const struct choice *c, const struct choose_job *job,
+                const struct cut *cut, int *scratch)
 {
     enum { WORDS = CHUNKS * CHUNK_WORDS };
     int lane = threadIdx.x % WARP, first_word = slice_word<CHUNKS>(c), n;
-    uint32_t take = 0, ties = 0;
-#pragma unroll
-    for (int i = 0; i < CHUNKS * LANE_KEYS; i++)
-        take |= (uint32_t)(order[i] >= cut->order) << i;
     take = word_of_nibbles(take);
     if (cut->n_ties < cut->n_equal) {
-#pragma unroll
-        for (int i = 0; i < CHUNKS * LANE_KEYS; i++)
-            ties |= (uint32_t)(order[i] == cut->order) << i;
         ties = word_of_nibbles(ties);
         int at = cut->ties_before + block_scan(__popc(ties), scratch, &n);
         take ^= ties ^ lowest_bits(ties, max(cut->n_ties - at, 0));
@@ -208,6 +202,23 @@ slice_take(const uint32_t order[CHUNKS * LANE_KEYS], const struct choice *c,
         return;
     int at = cut->selected_before + block_scan(__popc(take), scratch, &n);
     list_words<WORDS>(c, job, first_word, take, at);
+}
+
+template <int CHUNKS>
+static __device__ __forceinline__ void
+slice_take(const uint32_t order[CHUNKS * LANE_KEYS], const struct choice *c,
+           const struct choose_job *job, const struct cut *cut, int *scratch)
+{
+    uint32_t take = 0, ties = 0;
+#pragma unroll
+    for (int i = 0; i < CHUNKS * LANE_KEYS; i++)
+        take |= (uint32_t)(order[i] >= cut->order) << i;
+    if (cut->n_ties < cut->n_equal) {
+#pragma unroll
+        for (int i = 0; i < CHUNKS * LANE_KEYS; i++)
+            ties |= (uint32_t)(order[i] == cut->order) << i;
+    }
+    slice_take_bits<CHUNKS>(take, ties, c, job, cut, scratch);
 }
 
 /* One thread of a choice's first block: what selection_unite tells beside the list, and the row's

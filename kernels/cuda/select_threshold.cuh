@@ -11,6 +11,8 @@
 
 #include "kernels/cuda/select_team.cuh"
 
+#include <math.h>
+
 enum {
     CHOOSE_THREADS = 1024,
     CHOOSE_WARPS = CHOOSE_THREADS / WARP,
@@ -30,7 +32,9 @@ struct choose_job {
     struct team_split split;
     enum share share;
     bool first;         /* the bitmaps hold nothing yet */
+    int n_slice_words;  /* at most, of a slice */
     int n_staged_words; /* of a slice, whose orders fit into shared memory; 0: they do not */
+    bool open_only;     /* slices cover the words between the ranges alone */
     bool lists;         /* of top-k: it makes the selection's lists too */
     double top_p;       /* of top-p */
     bool of_total;
@@ -99,6 +103,24 @@ static __device__ __forceinline__ size_t bitmap_of(const struct choice *c,
     return ((size_t)c->row * (size_t)job->sel.n_heads + (size_t)head) * (size_t)job->sel.n_words;
 }
 
+/* Words that a choice's slices are of.  What bitmaps hold within ranges is masked wherever they are
+ * read, so that nobody has to write it. */
+static __device__ __forceinline__ struct key_range
+choice_words(const struct choice *c, const struct choose_job *job, const struct call_shape *shape)
+{
+    const struct row_plan *plan = &c->plan;
+    struct key_range words = {0, min(max(row_words(shape, c->row), 0), job->sel.n_words)};
+    if (!job->open_only)
+        return words;
+    int begin = plan->visible.begin;
+    if (plan->n_ranges > 0 && plan->range[0].begin <= begin)
+        begin = plan->range[0].end;
+    if (plan->n_ranges > 0 && plan->range[plan->n_ranges - 1].end >= plan->visible.end)
+        words.end = min(words.end, (plan->range[plan->n_ranges - 1].begin + 31) / 32);
+    words.begin = min(begin / 32, words.end);
+    return words;
+}
+
 /* One thread: a unit's choice in a step of that shape, which may be a guess. */
 static __device__ __forceinline__ void choice_fill(struct choice *c, const struct choose_job *job,
                                                    const struct call_shape *shape, int unit)
@@ -109,18 +131,18 @@ static __device__ __forceinline__ void choice_fill(struct choice *c, const struc
     c->which = choice % job->split.n_choices;
     c->plan = resolve_plan(plan, &job->att, shape, c->row);
     c->n_keys = shape->n_keys;
-    c->e = budget_resolve(plan->part[plan->n - 1].size, shape->n_keys);
+    c->e = budget_resolve(part_size(&plan->part[plan->n - 1]), shape->n_keys);
     c->idle = c->plan.full;
     int n = job->share == SHARE_GROUP ? job->sel.group : 1;
     c->score_begin = c->which * n;
     c->score_end = c->score_begin + n;
     c->head_begin = c->score_begin;
     c->head_end = job->sel.shared ? c->head_begin + 1 : c->score_end;
-    int n_words = min(max(row_words(shape, c->row), 0), job->sel.n_words);
-    int slice = (n_words + job->split.team - 1) / job->split.team;
+    struct key_range words = choice_words(c, job, shape);
+    int slice = (words.end - words.begin + job->split.team - 1) / job->split.team;
     slice = (slice + BATCH_WORDS - 1) / BATCH_WORDS * BATCH_WORDS;
-    c->begin = min(member * slice, n_words);
-    c->end = min(c->begin + slice, n_words);
+    c->begin = min(words.begin + member * slice, words.end);
+    c->end = min(c->begin + slice, words.end);
 }
 
 /* All threads; thread 0 fills in. */
@@ -516,9 +538,27 @@ take_orders(const struct choice *c, const struct choose_job *job, const struct m
 /* --- On the host -----------------------------------------------------------------------------*/
 
 /* The launch of a masker that chooses by score, once selection_choose has been asked. */
+/* The most words of a row that a choice's slices are of, given ranges of the plan so far. */
+static inline int most_choice_words(const struct select_plan *plan, int max_keys, bool open_only)
+{
+    double n_ranged[2] = {}; /* sinks, local windows */
+    for (int i = 0; open_only && i < plan->n; i++) {
+        const struct select_part *part = &plan->part[i];
+        double n = part->is_fraction ? part->value * max_keys : part->value;
+        if (part->kind == SELECT_SINK || part->kind == SELECT_LOCAL)
+            n_ranged[part->kind == SELECT_LOCAL] =
+                n > n_ranged[part->kind == SELECT_LOCAL] ? n : n_ranged[part->kind == SELECT_LOCAL];
+    }
+    double n_open = max_keys - n_ranged[0] - n_ranged[1];
+    /* Ranges may end within words. */
+    double n_words = open_only ? floor(fmax(n_open, 0.0) / 32) + 2 : max_keys;
+    int all = ceil_div(max_keys, 32);
+    return n_words < all ? (int)n_words : all;
+}
+
 static inline struct choose_job choose_job_of(const struct device *dev, const struct selection *sel,
                                               const struct attention *att, enum share share,
-                                              bool first)
+                                              bool first, bool open_only)
 {
     struct choose_job job = {};
     int n_choices = share == SHARE_GROUP ? sel->n_kv_heads : sel->n_heads;
@@ -526,11 +566,15 @@ static inline struct choose_job choose_job_of(const struct device *dev, const st
     job.sel = *sel;
     job.share = share;
     job.first = first;
+    job.open_only = open_only;
     job.split = team_split_of(dev, att->n_rows, n_choices, att->max_keys, CHOOSE_MIN_KEYS);
-    int n_words =
-        ceil_div(ceil_div(ceil_div(att->max_keys, 32), job.split.team), BATCH_WORDS) * BATCH_WORDS;
+    job.n_slice_words =
+        ceil_div(ceil_div(most_choice_words(&sel->plan, att->max_keys, open_only), job.split.team),
+                 BATCH_WORDS) *
+        BATCH_WORDS;
     size_t room = dev->properties.sharedMemPerBlockOptin - CHOOSE_RESERVE_BYTES;
-    job.n_staged_words = (size_t)n_words * 32 * sizeof(uint32_t) <= room ? n_words : 0;
+    size_t n_bytes = (size_t)job.n_slice_words * 32 * sizeof(uint32_t);
+    job.n_staged_words = n_bytes <= room ? job.n_slice_words : 0;
     return job;
 }
 

@@ -5,6 +5,7 @@
  * meets once: see select_bracket.cuh and select_cut.cuh.  If that fails, and for longer slices, the
  * threshold is found digit by digit. */
 #include "kernels/cuda/select_cut.cuh"
+#include "kernels/cuda/select_levels.cuh"
 
 /* --- By a bracket -------------------------------------------------------------------------------
  */
@@ -208,8 +209,7 @@ typedef void top_k_way(struct choose_job);
  * digits are found as fast. */
 static top_k_way *top_k_way_of(const struct choose_job *job, int n_heads)
 {
-    int team_words = ceil_div(ceil_div(job->att.max_keys, 32), job->split.team);
-    int n_words = ceil_div(team_words, BATCH_WORDS) * BATCH_WORDS;
+    int n_words = job->n_slice_words;
     if (n_heads == 1 || n_words > (int)slice_way<8, 1>::BLOCK_WORDS)
         return top_k_digits_kernel;
     if (n_words > (int)slice_way<2, 1>::BLOCK_WORDS)
@@ -220,7 +220,11 @@ static top_k_way *top_k_way_of(const struct choose_job *job, int n_heads)
 static bool top_k_run(struct device *dev, struct selection *sel, const struct put_off *what,
                       bool last)
 {
-    struct choose_job job = choose_job_of(dev, sel, &sel->att, what->share, what->first);
+    if (what->levels.write && select_levels_takes(dev, sel, what))
+        return select_levels(dev, sel, what, last);
+    if (what->levels.write)
+        what->levels.write(dev, sel, &what->levels);
+    struct choose_job job = choose_job_of(dev, sel, &sel->att, what->share, what->first, true);
     size_t n_bytes = (size_t)job.n_staged_words * 32 * sizeof(uint32_t);
     int n_heads = what->share == SHARE_GROUP ? sel->group : 1;
     top_k_way *way = top_k_way_of(&job, n_heads);
@@ -238,10 +242,11 @@ void cuda_select_top_k(struct device *dev, struct selection *sel, const struct a
                        struct budget size, enum share share)
 {
     selection_catch_up(dev, sel);
-    selection_plan(sel, SELECT_TOP_K, size);
+    selection_plan(dev, sel, SELECT_TOP_K, size);
     struct put_off what = {};
     what.run = top_k_run;
     what.share = share;
     what.first = selection_choose(dev, sel, att, share);
-    sel->waiting = what;
+    what.levels = sel->late->levels;
+    sel->late->masker = what;
 }

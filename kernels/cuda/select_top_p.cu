@@ -150,11 +150,12 @@ void cuda_select_top_p(struct device *dev, struct selection *sel, const struct a
                        double top_p, bool of_total, enum share share)
 {
     selection_catch_up(dev, sel);
+    selection_write_scores(dev, sel);
     struct budget size = {false, top_p};
     assert(sel->group <= CHOOSE_MAX_GROUP);
-    selection_plan(sel, SELECT_TOP_P, size);
+    selection_plan(dev, sel, SELECT_TOP_P, size);
     bool first = selection_choose(dev, sel, att, share);
-    struct choose_job job = choose_job_of(dev, sel, att, share, first);
+    struct choose_job job = choose_job_of(dev, sel, att, share, first, false);
     job.top_p = top_p > 0.0 ? top_p : 0.0;
     job.of_total = of_total;
     size_t n_bytes = (size_t)job.n_staged_words * 32 * sizeof(uint32_t);

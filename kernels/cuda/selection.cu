@@ -41,7 +41,8 @@ struct selection *cuda_selection_open(struct device *dev, int max_rows, int n_he
     sel->shared = true;
     size_t n_rows = (size_t)max_rows, n_lists = n_rows * (size_t)n_heads;
     size_t n_unions = n_rows * (size_t)sel->n_unions, n_words = (size_t)sel->n_words;
-    bool ok = true;
+    sel->late = (struct selection_late *)calloc(1, sizeof *sel->late);
+    bool ok = sel->late != NULL;
     sel->taken = (uint32_t *)reserve(dev, n_lists, n_words, sizeof *sel->taken, &ok);
     sel->drawn = (uint32_t *)reserve(dev, n_lists, n_words, sizeof *sel->drawn, &ok);
     sel->prob = (float *)reserve(dev, n_lists, 1, sizeof *sel->prob, &ok);
@@ -76,6 +77,7 @@ void cuda_selection_close(struct device *dev, struct selection *sel)
     cuda_release(dev, sel->rescued);
     cuda_release(dev, sel->resolved);
     cuda_release(dev, sel->select_work);
+    free(sel->late);
     free(sel);
 }
 
@@ -86,7 +88,8 @@ void cuda_selection_begin(struct device *dev, struct selection *sel, const struc
     assert(att->kv.n_kv_heads == sel->n_kv_heads && att->max_keys <= sel->max_keys);
     sel->att = *att;
     sel->plan.n = 0;
-    sel->waiting = {};
+    sel->late->masker = {};
+    sel->late->levels.write = NULL;
     sel->n_rows = att->n_rows;
     sel->listed = sel->sampled = sel->mixed = false;
     sel->shared = true;
@@ -96,16 +99,28 @@ void cuda_selection_begin(struct device *dev, struct selection *sel, const struc
 
 void selection_catch_up(struct device *dev, struct selection *sel)
 {
-    struct put_off waiting = sel->waiting;
-    sel->waiting = {};
+    struct put_off waiting = sel->late->masker;
+    sel->late->masker = {};
     if (waiting.run)
         waiting.run(dev, sel, &waiting, false);
 }
 
-void selection_plan(struct selection *sel, enum select_kind kind, struct budget size)
+void selection_write_scores(struct device *dev, struct selection *sel)
 {
-    assert(sel->plan.n < PLAN_MAX_PARTS);
-    struct select_part part = {kind, size};
+    struct level_scores levels = sel->late->levels;
+    sel->late->levels.write = NULL;
+    if (levels.write)
+        levels.write(dev, sel, &levels);
+}
+
+void selection_plan(struct device *dev, struct selection *sel, enum select_kind kind,
+                    struct budget size)
+{
+    if (sel->plan.n == PLAN_MAX_PARTS) {
+        cuda_fail(dev, "a stack of more than %d parts", (int)PLAN_MAX_PARTS);
+        return;
+    }
+    struct select_part part = {size.value, 0, size.is_fraction, (uint8_t)kind};
     sel->plan.part[sel->plan.n++] = part;
 }
 
@@ -114,7 +129,7 @@ void cuda_select_sink(struct device *dev, struct selection *sel, const struct at
 {
     (void)att;
     selection_catch_up(dev, sel);
-    selection_plan(sel, SELECT_SINK, size);
+    selection_plan(dev, sel, SELECT_SINK, size);
 }
 
 void cuda_select_local(struct device *dev, struct selection *sel, const struct attention *att,
@@ -122,15 +137,16 @@ void cuda_select_local(struct device *dev, struct selection *sel, const struct a
 {
     (void)att;
     selection_catch_up(dev, sel);
-    selection_plan(sel, SELECT_LOCAL, size);
+    selection_plan(dev, sel, SELECT_LOCAL, size);
 }
 
 void cuda_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
-                          struct budget size)
+                          struct budget size, int more)
 {
     (void)att;
     selection_catch_up(dev, sel);
-    selection_plan(sel, SELECT_IF_SHORT, size);
+    selection_plan(dev, sel, SELECT_IF_SHORT, size);
+    sel->plan.part[sel->plan.n - 1].more = more;
 }
 
 /* --- From one list per group to one per head -------------------------------------------------- */
@@ -229,7 +245,7 @@ static bool prepare_put(struct device *dev, struct selection *sel, bool weighted
     for (int i = 0; i < sel->plan.n; i++)
         put = put || sel->plan.part[i].kind == SELECT_PUT;
     if (!put)
-        selection_plan(sel, SELECT_PUT, {false, 0});
+        selection_plan(dev, sel, SELECT_PUT, {false, 0});
     if (selection_choose(dev, sel, &sel->att, SHARE_HEAD) && !dev->failed)
         CUDA_CALL(dev, cudaMemsetAsync(sel->taken, 0, n_bytes, dev->stream));
     if (!weighted)

@@ -14,25 +14,33 @@
 enum {
     UNION_MAX_HEADS = 8, /* head bits of a list entry */
     KEY_BITS = 24,       /* key numbers of a list entry: up to 16,777,216 keys */
-    PLAN_MAX_PARTS = 32, /* a masker may ask for two */
-    MAX_RANGES = 2 /* all sinks make one range, all local windows another */
+    PLAN_MAX_PARTS = 24, /* of up to 16 maskers; one may ask for two */
+    MAX_RANGES = 2       /* all sinks make one range, all local windows another */
 };
 
 enum select_kind {
     SELECT_SINK,
     SELECT_LOCAL,
     SELECT_TOP_K,
-    SELECT_TOP_P, /* size.value = top_p */
+    SELECT_TOP_P, /* value = top_p */
     SELECT_RANDOM,
     SELECT_PAGES,
     SELECT_IF_SHORT, /* full or nothing */
     SELECT_PUT
 };
 
+/* A budget and its masker, small: every kernel gets the plan by value. */
 struct select_part {
-    enum select_kind kind;
-    struct budget size;
+    double value;
+    int more; /* keys beyond the budget, SELECT_IF_SHORT alone */
+    bool is_fraction;
+    uint8_t kind; /* enum select_kind */
 };
+
+static __host__ __device__ __forceinline__ struct budget part_size(const struct select_part *part)
+{
+    return {part->is_fraction, part->value};
+}
 
 /* The parts of a stack in order, as far as they have been asked for. */
 struct select_plan {
@@ -50,6 +58,20 @@ struct row_plan {
 
 struct selection;
 
+/* Scores in few levels that an index can tell: of a key by a head the bits of its words that equal
+ * the query's, less those that do not.  They are written to the score buffer only for a masker that
+ * cannot do with the words. */
+struct level_scores {
+    /* Writes them; NULL: there is nothing to write. */
+    void (*write)(struct device *dev, struct selection *sel, const struct level_scores *levels);
+    struct attention att;
+    const uint32_t *words;   /* (device) [n_heads, n_words, stride] of the layer */
+    const uint32_t *queries; /* (device) [n_rows, n_heads, n_words] */
+    const int32_t *n_known;  /* (device) keys that have their words */
+    size_t stride;
+    int n_words, n_bits;
+};
+
 /* A masker that has been asked for and not been launched: only when the next operation comes does
  * it show whether it is the last, which may make the lists itself. */
 struct put_off {
@@ -57,9 +79,17 @@ struct put_off {
      * as selection_unite would. */
     bool (*run)(struct device *dev, struct selection *sel, const struct put_off *what, bool last);
     enum share share;
-    int slot;         /* of a sampler */
-    bool first;       /* the bitmaps hold nothing yet */
-    bool first_drawn; /* `drawn` holds nothing yet, for a sampler */
+    int slot;                   /* of a sampler */
+    bool first;                 /* the bitmaps hold nothing yet */
+    bool first_drawn;           /* `drawn` holds nothing yet, for a sampler */
+    struct level_scores levels; /* what top-k chooses by, unless the score buffer holds it */
+};
+
+/* What has been asked for and not been launched; on the host, since kernels get the selection by
+ * value. */
+struct selection_late {
+    struct put_off masker;      /* run NULL: none.  Its part is the plan's last */
+    struct level_scores levels; /* that the score buffer is to hold: write NULL if it does */
 };
 
 struct selection {
@@ -74,11 +104,11 @@ struct selection {
     struct attention att; /* for explicit lists */
     struct select_plan plan;
     int n_rows;
-    bool listed;            /* some masker wrote bitmaps: all of them that are in use are valid */
-    bool sampled;           /* `drawn` is in use */
-    bool shared;            /* only the bitmaps of each group's first head are in use */
-    bool mixed;             /* drawn keys have their own probabilities, in key_prob */
-    struct put_off waiting; /* run NULL: nothing.  Its part is the plan's last */
+    bool listed;  /* some masker wrote bitmaps: all of them that are in use are valid */
+    bool sampled; /* `drawn` is in use */
+    bool shared;  /* only the bitmaps of each group's first head are in use */
+    bool mixed;   /* drawn keys have their own probabilities, in key_prob */
+    struct selection_late *late;
 
     /* (device) Of a row's bitmaps the words up to its own key are valid: see row_words. */
     uint32_t *taken;     /* [max_rows, n_heads, n_words] */
@@ -103,8 +133,11 @@ struct selection {
 void selection_unite(struct device *dev, const struct selection *sel);
 /* Launches what has been put off, before anything that comes after it.  selection.cu */
 void selection_catch_up(struct device *dev, struct selection *sel);
+/* The score buffer from now on holds what was last asked for.  selection.cu */
+void selection_write_scores(struct device *dev, struct selection *sel);
 /* Adds what a masker asks for to the plan.  selection.cu */
-void selection_plan(struct selection *sel, enum select_kind kind, struct budget size);
+void selection_plan(struct device *dev, struct selection *sel, enum select_kind kind,
+                    struct budget size);
 /* Prepares for a masker that chooses keys per `share`.  True if the bitmaps hold nothing yet: the
  * masker is to write every word of those that it is responsible for.  selection.cu */
 bool selection_choose(struct device *dev, struct selection *sel, const struct attention *att,
@@ -124,7 +157,7 @@ static __device__ __forceinline__ int budget_resolve(struct budget size, int n_k
 static __device__ __forceinline__ bool
 part_counts(const struct select_part *part, const struct call_shape *shape, int *e, bool *full)
 {
-    *e = budget_resolve(part->size, shape->n_keys);
+    *e = budget_resolve(part_size(part), shape->n_keys);
     switch (part->kind) {
     case SELECT_SINK:
     case SELECT_TOP_K:
@@ -133,10 +166,11 @@ part_counts(const struct select_part *part, const struct call_shape *shape, int 
         return *e > 0;
     case SELECT_LOCAL:
     case SELECT_IF_SHORT:
-        *full = *e > 0 && (long long)shape->n_keys <= (long long)*e + shape->n_rows_total;
+        *full =
+            *e > 0 && (long long)shape->n_keys <= (long long)*e + part->more + shape->n_rows_total;
         return part->kind == SELECT_LOCAL ? *e > 0 : *full;
     case SELECT_TOP_P:
-        *full = part->size.value >= 1.0;
+        *full = part->value >= 1.0;
         return true;
     case SELECT_RANDOM:
         *full = false;

@@ -358,8 +358,8 @@ void cuda_selection_end(struct device *dev, struct selection *sel, const struct 
 {
     assert(att->n_rows == sel->n_rows);
     (void)att;
-    struct put_off waiting = sel->waiting;
-    sel->waiting = {};
+    struct put_off waiting = sel->late->masker;
+    sel->late->masker = {};
     bool done = waiting.run && waiting.run(dev, sel, &waiting, true);
     if (sel->listed && !done)
         selection_unite(dev, sel);

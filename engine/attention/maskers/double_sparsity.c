@@ -65,7 +65,7 @@ static void select_double_sparsity(const struct masker_call *call,
                                    const struct masker_values *values)
 {
     const struct budget heavy = values->param[PARAM_HEAVY];
-    call->backend->select_if_short(call->dev, call->selection, call->att, heavy);
+    call->backend->select_if_short(call->dev, call->selection, call->att, heavy, 0);
     call->backend->score_index(call->dev, call->selection, call->index, call->att);
     call->backend->select_top_k(call->dev, call->selection, call->att, heavy,
                                 masker_share(values, PARAM_SHARE));
