@@ -9,7 +9,7 @@
 
 #include "kernels/cuda/select_threshold.cuh"
 
-enum { LANE_KEYS = 4, CHUNK_WORDS = 4, MAX_CHUNKS = 8 };
+enum { LANE_KEYS = 4, CHUNK_WORDS = LOAD_WORDS, MAX_CHUNKS = 8 };
 
 /* CHUNKS per warp.  HEADS: of a group, whose scores are all fetched at once; 0: any number of
  * heads, fetched when they are added. */

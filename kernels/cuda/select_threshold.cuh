@@ -17,6 +17,7 @@ enum {
     CHOOSE_THREADS = 1024,
     CHOOSE_WARPS = CHOOSE_THREADS / WARP,
     BATCH_WORDS = 8,                          /* bitmap words that a warp handles at a time */
+    LOAD_WORDS = 4,                           /* slices begin at multiples of what a warp loads */
     ROUND_WORDS = BATCH_WORDS * CHOOSE_WARPS, /* and a block */
     MASK_ROUNDS = WARP / BATCH_WORDS,         /* batches whose words a warp looks up at once */
     CHOOSE_MIN_KEYS = 2048,                   /* of a slice, or a team is not worth its meetings */
@@ -117,7 +118,7 @@ choice_words(const struct choice *c, const struct choose_job *job, const struct 
         begin = plan->range[0].end;
     if (plan->n_ranges > 0 && plan->range[plan->n_ranges - 1].end >= plan->visible.end)
         words.end = min(words.end, (plan->range[plan->n_ranges - 1].begin + 31) / 32);
-    words.begin = min(begin / 32, words.end);
+    words.begin = min(begin / 32 / LOAD_WORDS * LOAD_WORDS, words.end);
     return words;
 }
 
@@ -550,8 +551,8 @@ static inline int most_choice_words(const struct select_plan *plan, int max_keys
                 n > n_ranged[part->kind == SELECT_LOCAL] ? n : n_ranged[part->kind == SELECT_LOCAL];
     }
     double n_open = max_keys - n_ranged[0] - n_ranged[1];
-    /* Ranges may end within words. */
-    double n_words = open_only ? floor(fmax(n_open, 0.0) / 32) + 2 : max_keys;
+    /* Ranges may end within words, and slices begin at whole loads. */
+    double n_words = open_only ? floor(fmax(n_open, 0.0) / 32) + 1 + (int)LOAD_WORDS : max_keys;
     int all = ceil_div(max_keys, 32);
     return n_words < all ? (int)n_words : all;
 }
