@@ -376,6 +376,9 @@ struct workspace_need {
 
 struct backend {
     const char *name; /* "cpu", "cuda" */
+    /* select_top_p heeds `most` and logit_scale, and select_pages top_p; otherwise a call that asks
+     * for them fails (latched). */
+    bool caps_top_p;
 
     /* NULL on failure with the reason, one sentence, in why [n_why]. */
     struct device *(*open)(const struct device_options *options, char *why, size_t n_why);
@@ -463,11 +466,16 @@ struct backend {
      * lower index; full if K <= e. */
     void (*select_top_k)(struct device *dev, struct selection *sel, const struct attention *att,
                          struct budget size, enum share share);
-    /* The fewest best keys not yet selected whose softmax mass exceeds top_p of the mass of the
-     * keys not yet selected (of_total: of all visible keys, counting what is already selected);
-     * keys that tie with the last are all taken; full if top_p >= 1.  Scans in f64. */
+    /* From the score buffer, logit_scale > 0 times which are logits: the fewest best keys not yet
+     * selected whose softmax mass exceeds top_p of the mass of the keys not yet selected (of_total:
+     * of all visible keys, counting what is already selected); keys that tie with the last are all
+     * taken.  But at most e keys of `most`, ties to the lower index; a count of 0: no limit, and
+     * then full if top_p >= 1.  SHARE_GROUP ranks by the mean of the heads' masses.  Masses are
+     * f32, their sums f64.
+     * Source: Lin et al. 2025, "Twilight", arXiv 2502.02770. */
     void (*select_top_p)(struct device *dev, struct selection *sel, const struct attention *att,
-                         double top_p, bool of_total, enum share share);
+                         double top_p, bool of_total, struct budget most, float logit_scale,
+                         enum share share);
     /* n = min(|R|, trunc(rate K)) keys of R, the visible keys not yet selected, uniformly without
      * replacement, each with p = n / |R|.  Draws depend on (seed, slot, layer, head, position). */
     void (*select_random)(struct device *dev, struct selection *sel, const struct attention *att,
@@ -529,9 +537,14 @@ struct backend {
                         const struct attention *att) BACKEND_OPTIONAL;
     /* From page scores: the max(3, e / page_size) best pages that a row sees a key of (fewer if
      * there are fewer), ties to the lower page, and of each the keys that it sees, with p = 1.
-     * Pages are chosen whatever is selected already; full if K <= e. */
+     * Pages are chosen whatever is selected already; full if K <= e.
+     *   top_p > 0: of these only the fewest best whose softmax mass exceeds top_p of that of all
+     * pages that the row sees a key of, at least one, as select_top_p ranks and sums them; not full
+     * where K <= e.  A page counts page_size times exp(its score), whether it is short or not, so
+     * that page_size itself cancels.  0: off. */
     void (*select_pages)(struct device *dev, struct selection *sel, const struct attention *att,
-                         struct budget size, int page_size, enum share share) BACKEND_OPTIONAL;
+                         struct budget size, int page_size, double top_p,
+                         enum share share) BACKEND_OPTIONAL;
     /* Selects nothing, but full if K - Q <= e + more: a budget for all keys before the call's
      * own but `more` of them.  A no-op where e = 0. */
     void (*select_if_short)(struct device *dev, struct selection *sel, const struct attention *att,
@@ -558,7 +571,7 @@ struct backend {
 extern const struct backend backend_cpu;
 
 /* What a module exports as `attnscope_backend`: its table, if it was built for this interface. */
-enum { BACKEND_INTERFACE = 4 };
+enum { BACKEND_INTERFACE = 5 };
 typedef const struct backend *backend_module(int interface);
 
 /* Names of the backends, in order of preference, NULL-terminated. */

@@ -32,6 +32,7 @@ struct taped {
     struct budget size;
     enum share share;
     double real;
+    float scale;
     bool flag;
     int n, n_rows;
     size_t n_bytes;
@@ -467,9 +468,11 @@ RECORDING_SELECT(select_top_k,
                  (t.size = size, t.share = share), (dev, t->sel, &t->att, t->size, t->share))
 RECORDING_SELECT(select_top_p,
                  (struct device * dev, struct selection *sel, const struct attention *att,
-                  double top_p, bool of_total, enum share share),
-                 (t.real = top_p, t.flag = of_total, t.share = share),
-                 (dev, t->sel, &t->att, t->real, t->flag, t->share))
+                  double top_p, bool of_total, struct budget most, float logit_scale,
+                  enum share share),
+                 (t.real = top_p, t.flag = of_total, t.size = most, t.scale = logit_scale,
+                  t.share = share),
+                 (dev, t->sel, &t->att, t->real, t->flag, t->size, t->scale, t->share))
 RECORDING_SELECT(select_random,
                  (struct device * dev, struct selection *sel, const struct attention *att,
                   double rate, int slot, enum share share),

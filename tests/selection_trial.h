@@ -161,10 +161,14 @@ static inline void model_top_k(struct model *m, struct budget size, enum share s
     free(list);
 }
 
-static inline void model_top_p(struct model *m, double top_p, bool of_total, enum share share)
+/* Of scores whose logits do not leave the range of exp. */
+static inline void model_top_p(struct model *m, double top_p, bool of_total, struct budget most,
+                               double scale, enum share share)
 {
+    bool limited = most.is_fraction || most.value > 0;
+    int e = limited ? resolve(most, m->n_keys) : m->n_keys;
     int n = share == SHARE_GROUP ? m->n_heads / m->n_kv_heads : 1;
-    m->full = m->full || top_p >= 1.0;
+    m->full = m->full || (top_p >= 1.0 && !limited);
     struct scored *list = calloc((size_t)m->n_keys, sizeof *list);
     for (int row = 0; row < m->n_rows; row++)
         for (int head = 0; head < m->n_heads; head += n) {
@@ -178,20 +182,21 @@ static inline void model_top_p(struct model *m, double top_p, bool of_total, enu
                 double total = 0.0, rest = 0.0;
                 for (int key = 0; key < m->n_keys; key++)
                     if (is_visible(m, row, key))
-                        total += exp((double)m->score[at(m, row, h, key)]);
+                        total += exp(scale * (double)m->score[at(m, row, h, key)]);
                 for (int i = 0; i < n_list; i++)
-                    rest += exp((double)m->score[at(m, row, h, list[i].key)]);
+                    rest += exp(scale * (double)m->score[at(m, row, h, list[i].key)]);
                 double whole = of_total ? total : rest;
                 held += (whole - rest) / whole / n;
                 for (int i = 0; i < n_list; i++) {
-                    double w = exp((double)m->score[at(m, row, h, list[i].key)]) / whole / n;
+                    double z = scale * (double)m->score[at(m, row, h, list[i].key)];
+                    double w = exp(z) / whole / n;
                     list[i].score += w;
                     left += w;
                 }
             }
             qsort(list, (size_t)n_list, sizeof *list, by_score);
             double target = top_p * (held + left) - held, sum = 0.0;
-            for (int i = 0; i < n_list && target >= 0.0; i++) {
+            for (int i = 0; i < n_list && i < e && target >= 0.0; i++) {
                 if (sum > target && list[i].score != list[i - 1].score)
                     break;
                 sum += list[i].score;

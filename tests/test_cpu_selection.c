@@ -58,7 +58,7 @@ static void test_early_exits_at_their_bounds(void **state)
             backend_cpu.select_top_k(t.dev, t.sel, &t.c.att, count(cases[i].size), SHARE_HEAD);
         else
             backend_cpu.select_top_p(t.dev, t.sel, &t.c.att, cases[i].size ? 1.0 : 0.9999, false,
-                                     SHARE_HEAD);
+                                     count(0), 1.0f, SHARE_HEAD);
         backend_cpu.selection_end(t.dev, t.sel, &t.c.att);
         bool full = backend_cpu.selection_get(t.dev, t.sel, 0, 0, t.keys, t.prob) < 0;
         if (full != cases[i].full)
@@ -209,8 +209,8 @@ static void test_top_p_takes_the_fewest_that_exceed_the_share(void **state)
                 backend_cpu.select_sink(t.dev, t.sel, &t.c.att, count(12));
                 model_sink(&t.m, count(12));
                 backend_cpu.select_top_p(t.dev, t.sel, &t.c.att, shares_of_mass[i], of_total,
-                                         share);
-                model_top_p(&t.m, shares_of_mass[i], of_total, share);
+                                         count(0), 1.0f, share);
+                model_top_p(&t.m, shares_of_mass[i], of_total, count(0), 1.0, share);
                 check_selected(&t, share ? "top-p of the group" : "top-p");
                 check_attended(&t, "top-p");
             }

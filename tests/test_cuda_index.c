@@ -188,7 +188,7 @@ static void check_pages(struct index_pair *x, int page_size, const char *what)
         BOTH(&x->p, selection_begin);
         BOTH(&x->p, select_sink, count(3));
         indexes_score(x);
-        BOTH(&x->p, select_pages, fraction(0.2), page_size, share);
+        BOTH(&x->p, select_pages, fraction(0.2), page_size, 0.0, share);
         check_equal(&x->p, what);
     }
 }
@@ -225,7 +225,7 @@ static void test_pages_overlap_with_what_is_selected(void **state)
             BOTH(&x.p, selection_begin);
             BOTH(&x.p, select_random, 0.3, 0, share);
             indexes_score(&x);
-            BOTH(&x.p, select_pages, fraction(0.2), 16, !share);
+            BOTH(&x.p, select_pages, fraction(0.2), 16, 0.0, !share);
             check_equal(&x.p, "random, pages");
             indexes_close(&x);
             pair_finish(&x.p);
@@ -287,7 +287,7 @@ static void take_best(struct index_pair *x)
     BOTH(&x->p, selection_begin);
     indexes_score(x);
     if (x->config.kind == INDEX_PAGES)
-        BOTH(&x->p, select_pages, fraction(0.2), x->config.pages.page_size, SHARE_HEAD);
+        BOTH(&x->p, select_pages, fraction(0.2), x->config.pages.page_size, 0.0, SHARE_HEAD);
     else
         BOTH(&x->p, select_top_k, fraction(0.2), SHARE_HEAD);
 }

@@ -72,7 +72,7 @@ static void test_full_and_empty_stacks_are_dense(void **state)
         check_equal(&p, "no-ops");
         BOTH(&p, selection_begin);
         BOTH(&p, score_exact);
-        BOTH(&p, select_top_p, 1.0, false, SHARE_HEAD);
+        BOTH(&p, select_top_p, 1.0, false, count(0), 1.0f, SHARE_HEAD);
         check_equal(&p, "top-p of all");
     }
 }
@@ -186,7 +186,7 @@ static void test_top_p_takes_the_same_keys(void **state)
                 pair_start(&p);
                 BOTH(&p, score_exact);
                 BOTH(&p, select_sink, count(3));
-                BOTH(&p, select_top_p, shares_of_mass[i], of_total, share);
+                BOTH(&p, select_top_p, shares_of_mass[i], of_total, count(0), 1.0f, share);
                 check_equal(&p, share ? "top-p of the group" : "top-p");
                 pair_finish(&p);
             }
@@ -202,7 +202,7 @@ static void test_top_p_counts_what_lists_hold(void **state)
             BOTH(&p, select_local, count(2));
             BOTH(&p, score_exact);
             BOTH(&p, select_top_k, count(3), SHARE_GROUP);
-            BOTH(&p, select_top_p, 0.6, of_total, SHARE_HEAD);
+            BOTH(&p, select_top_p, 0.6, of_total, count(0), 1.0f, SHARE_HEAD);
             check_equal(&p, "local, top-k, top-p");
         }
 }
@@ -422,7 +422,7 @@ static void test_pieces_select_as_the_whole_call(void **state)
         BOTH(&p, select_local, count(6));
         BOTH(&p, score_exact);
         BOTH(&p, select_top_k, fraction(0.05), SHARE_GROUP);
-        BOTH(&p, select_top_p, 0.2, false, SHARE_HEAD);
+        BOTH(&p, select_top_p, 0.2, false, count(0), 1.0f, SHARE_HEAD);
         BOTH(&p, select_random, 0.1, 2, SHARE_HEAD);
         check_equal(&p, "a piece");
         assert_int_equal(cuda_case_counts(&p.cuda).score_rows, p.c.counts.score_rows);
@@ -440,7 +440,7 @@ static void test_many_long_choices(void **state)
     BOTH(&p, select_sink, count(4));
     BOTH(&p, score_exact);
     BOTH(&p, select_top_k, fraction(0.1), SHARE_HEAD);
-    BOTH(&p, select_top_p, 0.3, true, SHARE_HEAD);
+    BOTH(&p, select_top_p, 0.3, true, count(0), 1.0f, SHARE_HEAD);
     BOTH(&p, select_random, 0.05, 1, SHARE_HEAD);
     check_equal(&p, "88 heads of 60001 keys");
     BOTH(&p, selection_begin);

@@ -167,6 +167,145 @@ static void test_heads_that_share_choose_the_same_keys(void **state)
     }
 }
 
+/* --- Top-p within a budget ---------------------------------------------------------------------
+ */
+
+/* The masker alone with a budget that top-p limits; false if it has no such parameter. */
+static bool with_top_p(struct stack *s, const struct masker *m, double top_p)
+{
+    int param = masker_param_index(m, "top_p");
+    if (param < 0 || m->params[0].kind != PARAM_BUDGET)
+        return false;
+    *s = alone(m);
+    s->items[0].values.param[0] = (struct budget){true, 0.5};
+    s->items[0].values.param[param].value = top_p;
+    return true;
+}
+
+static bool is_subset(const struct outcome *small, const struct outcome *large, int i, int h)
+{
+    int j = 0;
+    for (int n = 0; n < small->n[i][h]; n++) {
+        while (j < large->n[i][h] && large->keys[i][h][j] < small->keys[i][h][n])
+            j++;
+        if (j == large->n[i][h] || large->keys[i][h][j] != small->keys[i][h][n])
+            return false;
+    }
+    return true;
+}
+
+static void test_top_p_keeps_a_growing_part_of_what_the_budget_keeps(void **state)
+{
+    (void)state;
+    static const double top_p[] = {1e-9, 0.2, 0.4, 0}; /* 0: the budget alone */
+    int n_maskers = 0;
+    for (const struct masker *const *m = maskers; *m; m++) {
+        struct scene *s = scene_open(5, 300, 7);
+        struct outcome *last = NULL;
+        int n_grown = 0;
+        s->att.first_key = 9;
+        for (int p = 0; p < 4; p++) {
+            struct stack stack;
+            if (!with_top_p(&stack, *m, top_p[p]))
+                break;
+            struct outcome *o = run(s, &stack);
+            expect_visible(*m, s, o);
+            for (int i = 0; i < 5; i++)
+                for (int h = 0; h < N_HEADS; h++) {
+                    if (o->n[i][h] < 1 || (last && !is_subset(last, o, i, h)))
+                        fail_msg("%s: row %d, head %d: %d keys at top-p %g", (*m)->name, i, h,
+                                 o->n[i][h], top_p[p]);
+                    n_grown += last && o->n[i][h] > last->n[i][h];
+                }
+            if (last)
+                outcome_free(last);
+            last = o;
+        }
+        if (last) {
+            n_maskers++;
+            if (n_grown < 3 * 5 * N_HEADS / 2)
+                fail_msg("%s: top-p matters in %d choices only", (*m)->name, n_grown);
+            outcome_free(last);
+        }
+        scene_close(s);
+    }
+    assert_true(n_maskers >= 3);
+}
+
+/* What a masker asked of its backend. */
+static struct {
+    struct key_index_config config;
+    double top_p;
+    struct budget most;
+    float logit_scale;
+    bool of_total;
+} asked;
+
+static struct key_index *note_index(struct device *device, const struct key_index_config *config,
+                                    char *why, size_t n_why)
+{
+    asked.config = *config;
+    return backend->index_open(device, config, why, n_why);
+}
+
+static void note_top_p(struct device *device, struct selection *sel, const struct attention *att,
+                       double top_p, bool of_total, struct budget most, float logit_scale,
+                       enum share share)
+{
+    asked.top_p = top_p;
+    asked.of_total = of_total;
+    asked.most = most;
+    asked.logit_scale = logit_scale;
+    backend->select_top_p(device, sel, att, top_p, of_total, most, logit_scale, share);
+}
+
+static void test_top_p_is_of_what_each_masker_estimates_logits_by(void **state)
+{
+    (void)state;
+    struct scene *s = scene_open(2, 100, 7);
+    struct backend noting = *backend;
+    struct error err = {0};
+    noting.index_open = note_index;
+    noting.select_top_p = note_top_p;
+    struct stack stack = parsed("hash:40%:weights=random:top_p=0.25");
+    assert_true(sparse_attention_once(&stack, &noting, dev, s->sel, &s->att, &err));
+    int n_bits = asked.config.hash.width[asked.config.hash.n_linears];
+    assert_true(n_bits > 1 && !asked.of_total && asked.top_p == 0.25);
+    assert_true(asked.most.is_fraction && asked.most.value == 0.4);
+    assert_true(fabsf(asked.logit_scale * asked.logit_scale * (float)n_bits - 1) < 1e-6f);
+    stack = parsed("double-sparsity:7:group_factor=4:channels=random:top_p=0.5");
+    assert_true(sparse_attention_once(&stack, &noting, dev, s->sel, &s->att, &err));
+    assert_true(asked.top_p == 0.5 && asked.logit_scale == 1.0f);
+    assert_true(!asked.most.is_fraction && asked.most.value == 7);
+    scene_close(s);
+}
+
+static void test_a_backend_without_limits_of_top_p_is_named(void **state)
+{
+    (void)state;
+    struct scene *s = scene_open(2, 100, 7);
+    struct backend lacking = *backend;
+    lacking.name = "lacking";
+    lacking.caps_top_p = false;
+    for (const struct masker *const *m = maskers; *m; m++) {
+        struct stack stack;
+        struct error err = {0};
+        char want[160];
+        if (!with_top_p(&stack, *m, 0.5))
+            continue;
+        snprintf(want, sizeof want,
+                 "%s: top_p is not there on the lacking backend; leave it out, or use --backend "
+                 "cpu",
+                 (*m)->name);
+        assert_false(sparse_attention_once(&stack, &lacking, dev, s->sel, &s->att, &err));
+        assert_string_equal(err.text, want);
+        assert_int_equal(err.code, EXIT_CODE_NO_DEVICE);
+        with_top_p(&stack, *m, 0);
+        assert_true(sparse_attention_once(&stack, &lacking, dev, s->sel, &s->att, &err));
+    }
+    scene_close(s);
+}
+
 /* --- Sampling ------------------------------------------------------------------------------- */
 
 /* Horvitz-Thompson sums of exp(z) and exp(z) v_0 over many seeds against the dense sums. */
@@ -229,6 +368,9 @@ int main(void)
         cmocka_unit_test(test_stacks_without_maskers_equal_dense),
         cmocka_unit_test(test_every_masker_chooses_alike_from_a_growing_tail_and_from_scratch),
         cmocka_unit_test(test_heads_that_share_choose_the_same_keys),
+        cmocka_unit_test(test_top_p_keeps_a_growing_part_of_what_the_budget_keeps),
+        cmocka_unit_test(test_top_p_is_of_what_each_masker_estimates_logits_by),
+        cmocka_unit_test(test_a_backend_without_limits_of_top_p_is_named),
         cmocka_unit_test(test_random_sampling_is_unbiased_over_seeds),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

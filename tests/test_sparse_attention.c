@@ -31,6 +31,9 @@ static const char *const piece_stacks[] = {
     "local:16,double-sparsity:7%:group_factor=4:channels=random",
     "double-sparsity:258:group_factor=4:channels=random:share=group",
     "double-sparsity:260:group_factor=4:channels=random",
+    "local:16,double-sparsity:260:group_factor=4:channels=random:top_p=0.5",
+    "sink:4,hash:20%:weights=random:top_p=0.3:share=group",
+    "local:16,quest:150:page_size=8:top_p=0.6",
     "sink:299",
     "dense",
 };

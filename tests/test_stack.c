@@ -119,6 +119,7 @@ static void test_bad_short_forms_are_refused_with_the_rule(void **state)
     expect_refused("causal:a=3", "causal: it has no parameters");
     expect_refused("random:1.5", "sampling_rate must be in range (0, 1], got 1.5");
     expect_refused("oracle-topp:-0.1", "top_p must be in range [0, 1], got -0.1");
+    expect_refused("hash:5%:top_p=1", "hash: top_p must be in range [0, 1), got 1");
     expect_refused("random:0.1,random:0.2", "at most one sampling masker");
     expect_refused("sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,"
                    "sink,sink",
@@ -202,7 +203,7 @@ static struct budget random_value(const struct masker_param *p)
         v.value = p->min + draw((unsigned)(p->max - p->min) + 1);
     } else if (p->kind == PARAM_REAL) {
         double high = p->max < 1000 ? p->max : 1000;
-        v.value = p->min + (high - p->min) * (draw(1 << 20) + 1) / (1 << 20);
+        v.value = p->min + (high - p->min) * (draw((1 << 20) - 1) + 1) / (1 << 20);
     } else if (draw(2)) {
         v = (struct budget){true, draw(2) ? (draw(1000) + 1) / 1000.0 : (draw(1 << 23) + 1) / 7e6};
     } else {
@@ -456,6 +457,7 @@ static void test_steps_stay_within_bounds_and_round(void **state)
     expect_step("oracle-topp", 0, "1", +1, "1");
     expect_step("oracle-topp", 0, "0", -1, "0");
     expect_step("random", 0, "0.01", -1, "0.001");
+    expect_step("quest", masker_param_index(masker_find("quest"), "top_p"), "0.95", +1, "0.995");
     expect_step("random", 0, "0.001", -1, "0.001");
 }
 

@@ -180,7 +180,7 @@ static void write_range(const struct masker_param *p, struct buf *out)
     }
     buf_printf(out, "%g%s", p->min, p->min_exclusive ? " <" : "");
     if (p->max < 1e9)
-        buf_printf(out, " … %g", p->max);
+        buf_printf(out, " … %s%g", p->max_exclusive ? "< " : "", p->max);
     else
         buf_append_str(out, " …");
     if (p->kind == PARAM_BUDGET)

@@ -30,8 +30,8 @@ struct masker_param {
     const char *label;          /* short, for the edit form: "size" */
     const char *help;           /* one sentence with the unit */
     enum param_kind kind;
-    double min, max;    /* bounds of a count or real */
-    bool min_exclusive; /* a real must be > min rather than >= min */
+    double min, max;                   /* bounds of a count or real */
+    bool min_exclusive, max_exclusive; /* a real must be > min, < max rather than >=, <= */
     /* Bounds of a fraction, PARAM_BUDGET only; 0 itself is refused where a count of 0 is.  Upstream
      * takes fractions above 1 (all keys), and so do we: stack_warn says what they mean. */
     double min_fraction, max_fraction;
@@ -60,6 +60,7 @@ struct masker_call {
     struct selection *selection;
     const struct attention *att;
     const struct key_index *index; /* up to date; NULL for maskers without one */
+    float logit_scale;             /* times which the index's scores are logits */
     int slot; /* the masker's index in its stack: keys its state and its random numbers */
 };
 
@@ -89,6 +90,8 @@ struct masker {
      * once the index is open; held NULL: sizes are enough, out may lack weights. */
     bool (*index)(const struct masker_values *values, const struct masker_model *model,
                   struct key_index_config *out, void **held, struct error *err);
+    /* masker_call's logit_scale; NULL: 1, the scores are logits as they are. */
+    float (*logit_scale)(const struct key_index_config *config);
 };
 
 /* NULL-terminated. */

@@ -120,7 +120,8 @@ void sparse_attention_select(const struct stack *stack, const struct stack_index
         const struct stack_item *item = &stack->items[i];
         if (item->off || !item->masker->select)
             continue;
-        struct masker_call call = {backend, index->dev, sel, att, index->slot[i], i};
+        struct masker_call call = {
+            backend, index->dev, sel, att, index->slot[i], index->logit_scale[i], i};
         item->masker->select(&call, &item->values);
     }
     backend->selection_end(index->dev, sel, att);

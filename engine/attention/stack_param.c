@@ -241,9 +241,10 @@ bool param_check(const struct masker_param *p, struct budget value, struct error
         return true;
     if (p->kind == PARAM_COUNT && v != floor(v))
         return fail(err, "%s must be a whole number, got %.15g", p->name, v);
-    if (!isfinite(v) || v > p->max || v < p->min || (p->min_exclusive && v == p->min))
-        return fail(err, "%s must be in range %c%g, %g], got %.15g", p->name,
-                    p->min_exclusive ? '(' : '[', p->min, p->max, v);
+    if (!isfinite(v) || v > p->max || v < p->min || (p->min_exclusive && v == p->min) ||
+        (p->max_exclusive && v == p->max))
+        return fail(err, "%s must be in range %c%g, %g%c, got %.15g", p->name,
+                    p->min_exclusive ? '(' : '[', p->min, p->max, p->max_exclusive ? ')' : ']', v);
     return true;
 }
 
@@ -306,7 +307,8 @@ struct budget param_step(const struct masker_param *p, struct budget value, int 
         out.value = clamp(floor(stepped(value.value, p->step, direction)), p->min, p->max);
     } else {
         double low = p->min_exclusive ? p->min + p->step / 10 : p->min;
-        out.value = clamp(rounded(stepped(value.value, p->step, direction)), low, p->max);
+        double high = p->max_exclusive ? p->max - p->step / 10 : p->max;
+        out.value = clamp(rounded(stepped(value.value, p->step, direction)), low, high);
     }
     return out;
 }

@@ -166,11 +166,12 @@ void cpu_score_exact(struct device *dev, struct selection *sel, const struct att
 void cpu_select_top_k(struct device *dev, struct selection *sel, const struct attention *att,
                       struct budget size, enum share share);
 void cpu_select_top_p(struct device *dev, struct selection *sel, const struct attention *att,
-                      double top_p, bool of_total, enum share share);
+                      double top_p, bool of_total, struct budget most, float logit_scale,
+                      enum share share);
 void cpu_select_random(struct device *dev, struct selection *sel, const struct attention *att,
                        double rate, int slot, enum share share);
 void cpu_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
-                      struct budget size, int page_size, enum share share);
+                      struct budget size, int page_size, double top_p, enum share share);
 void cpu_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
                          struct budget size, int more);
 void cpu_selection_put(struct device *dev, struct selection *sel, int row, int head,

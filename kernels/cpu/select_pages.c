@@ -12,6 +12,7 @@ struct pages_job {
     const struct selection_kernels *kernels;
     enum share share;
     int page_size, n_pages; /* to choose */
+    double top_p;           /* of the pages' mass to choose no more than needed; 0: off */
 };
 
 struct key_range select_visible_pages(const struct selection *sel, int row, int page_size)
@@ -41,6 +42,50 @@ static void rank_pages(const struct pages_job *job, int row, int which, struct k
     job->kernels->rank(scratch->all.ranks, scratch->scores, n);
 }
 
+/* Ranks and masses of a choice's pages: of one head, or the mean of its group's.  Returns the sum
+ * of the masses. */
+static double weigh_pages(const struct pages_job *job, int row, int which, struct key_range pages,
+                          const struct select_scratch *scratch)
+{
+    const struct selection *sel = job->sel;
+    const struct selection_kernels *kernels = job->kernels;
+    struct ranked all = scratch->all;
+    bool shared = job->share == SHARE_GROUP;
+    float *one = shared ? scratch->buffer[0].weights : all.weights;
+    int n = pages.end - pages.begin, n_heads = shared ? sel->group : 1;
+    memset(all.weights, 0, (size_t)n * sizeof *all.weights);
+    for (int head = which * n_heads; head < (which + 1) * n_heads; head++) {
+        const float *scores = selection_scores(sel, row, head) + pages.begin;
+        kernels->rank(all.ranks, scores, n);
+        kernels->weigh(one, scores, rank_score(kernels->highest(all.ranks, n)), 1.0f, n);
+        if (shared)
+            kernels->add(all.weights, one, (float)(1.0 / (kernels->total(one, n) * n_heads)), n);
+    }
+    if (shared)
+        kernels->rank(all.ranks, all.weights, n);
+    return kernels->total(all.weights, n);
+}
+
+/* The rank down to which a choice's pages are taken, and how many of those that equal it. */
+static int32_t pages_threshold(const struct pages_job *job, int row, int which,
+                               struct key_range pages, const struct select_scratch *scratch,
+                               int64_t *n_ties)
+{
+    int n = pages.end - pages.begin;
+    double above;
+    if (job->top_p == 0.0) {
+        int n_take = min_int(job->n_pages, n);
+        rank_pages(job, row, which, pages, scratch);
+        int32_t threshold = select_threshold(job->kernels, scratch, n, false, n_take - 0.5, &above);
+        *n_ties = n_take - (int64_t)above;
+        return threshold;
+    }
+    double target = job->top_p * weigh_pages(job, row, which, pages, scratch);
+    int32_t threshold = select_threshold(job->kernels, scratch, n, true, target, &above);
+    *n_ties = INT64_MAX;
+    return select_at_most(job->kernels, scratch, n, threshold, job->n_pages, n_ties);
+}
+
 /* The keys of pages [n], ascending, that row sees outside of its ranges; returns how many. */
 static int page_keys(const struct pages_job *job, int row, const uint32_t *pages, int n,
                      uint32_t *keys)
@@ -67,13 +112,11 @@ static void pages_task(void *user, int task_index, int thread_index)
     int row = task_index / n_choices, which = task_index % n_choices, begin, end;
     struct select_scratch scratch;
     struct key_range pages = select_visible_pages(sel, row, job->page_size);
-    int n = pages.end - pages.begin, n_take = min_int(job->n_pages, n);
-    if (n_take == 0 || !select_scratch_get(job->dev, thread_index, sel, &scratch))
+    int n = pages.end - pages.begin;
+    int64_t n_ties;
+    if (n == 0 || !select_scratch_get(job->dev, thread_index, sel, &scratch))
         return;
-    rank_pages(job, row, which, pages, &scratch);
-    double above;
-    int32_t threshold = select_threshold(job->kernels, &scratch, n, false, n_take - 0.5, &above);
-    int64_t n_ties = n_take - (int64_t)above;
+    int32_t threshold = pages_threshold(job, row, which, pages, &scratch, &n_ties);
     /* The ranks are read: their place holds the pages' numbers. */
     uint32_t *taken = (uint32_t *)scratch.buffer[0].ranks;
     n = job->kernels->collect(taken, scratch.all.ranks, n, (uint32_t)pages.begin, threshold,
@@ -87,10 +130,12 @@ static void pages_task(void *user, int task_index, int thread_index)
 }
 
 void cpu_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
-                      struct budget size, int page_size, enum share share)
+                      struct budget size, int page_size, double top_p, enum share share)
 {
-    assert(page_size > 0);
-    int e = selection_top_count(dev, sel, att, size);
+    assert(page_size > 0 && top_p >= 0.0);
+    bool skips = selection_skips(dev, sel, att);
+    int e = top_p > 0.0 && !skips ? selection_budget(size, sel->n_keys)
+                                  : selection_top_count(dev, sel, att, size);
     if (e == 0)
         return;
     selection_prepare_lists(sel, share);
@@ -99,6 +144,7 @@ void cpu_select_pages(struct device *dev, struct selection *sel, const struct at
                             .kernels = selection_kernels(dev->isa),
                             .share = share,
                             .page_size = page_size,
-                            .n_pages = max_int(MIN_PAGES, e / page_size)};
+                            .n_pages = max_int(MIN_PAGES, e / page_size),
+                            .top_p = top_p};
     cpu_parallel(dev, sel->n_rows * select_choices_per_row(sel, share), pages_task, &job);
 }

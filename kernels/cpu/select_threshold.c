@@ -195,3 +195,20 @@ int32_t select_threshold(const struct selection_kernels *kernels,
     sort_falling(high, n);
     return threshold_of_sorted(high, n, target, above);
 }
+
+int32_t select_at_most(const struct selection_kernels *kernels,
+                       const struct select_scratch *scratch, int n, int32_t threshold, int n_most,
+                       int64_t *n_ties)
+{
+    if (n <= n_most)
+        return threshold;
+    struct ranked all = {scratch->all.ranks, NULL}, high = {scratch->buffer[0].ranks, NULL},
+                  low = {scratch->buffer[1].ranks, NULL};
+    double weight, above;
+    int32_t lowest = threshold == NO_RANK ? NO_RANK + 1 : threshold;
+    if (kernels->split(high, low, all, n, lowest, &weight) <= n_most)
+        return threshold;
+    threshold = select_threshold(kernels, scratch, n, false, n_most - 0.5, &above);
+    *n_ties = n_most - (int64_t)above;
+    return threshold;
+}

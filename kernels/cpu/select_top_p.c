@@ -1,4 +1,7 @@
-/* Top-p by score: the fewest best keys that hold a share of the softmax mass.
+/* Top-p by score: the fewest best keys that hold a share of the softmax mass, up to a limit.
+ *
+ * The rank down to which keys are taken is found by their mass; only where that takes more than the
+ * limit is it found once more, by their number.
  *
  * Per head, keys rank by score.  Per group, they rank by the mean of the heads' probabilities, each
  * head's taken over the same keys: those not selected yet, or all visible ones (of_total). */
@@ -13,6 +16,8 @@ struct top_p_job {
     enum share share;
     double top_p;
     bool of_total;
+    int n_most; /* keys that a choice may take */
+    float logit_scale;
 };
 
 /* One choice: a row, and the heads whose lists it goes to. */
@@ -39,7 +44,7 @@ static double held_mass(const struct top_p_job *job, const struct top_p_choice *
     struct key_range visible = sel->visible[choice->row];
     float *weights = choice->scratch.buffer[1].weights;
     double held = 0.0;
-    job->kernels->weigh(weights, seen, max, visible.end - visible.begin);
+    job->kernels->weigh(weights, seen, max, job->logit_scale, visible.end - visible.begin);
     for (int i = 0; i < ranges->n; i++)
         held += job->kernels->total(weights + ranges->range[i].begin - visible.begin,
                                     ranges->range[i].end - ranges->range[i].begin);
@@ -52,7 +57,7 @@ static double held_mass(const struct top_p_job *job, const struct top_p_choice *
     return held;
 }
 
-/* weights [n_places] = exp(score - max) of one head, 0 where a key is no candidate; all.ranks are
+/* weights [n_places] = exp(logit - max) of one head, 0 where a key is no candidate; all.ranks are
  * the scores' ranks.  *left is the candidates' mass and *held that of what is selected, if it
  * counts.  Returns how many candidates there are. */
 static int weigh_head(const struct top_p_job *job, const struct top_p_choice *choice, int head,
@@ -74,7 +79,7 @@ static int weigh_head(const struct top_p_job *job, const struct top_p_choice *ch
     if (job->of_total)
         max = highest_score(kernels, seen, visible.end - visible.begin,
                             choice->scratch.buffer[1].ranks);
-    kernels->weigh(weights, scores, max, candidates->n_places);
+    kernels->weigh(weights, scores, max, job->logit_scale, candidates->n_places);
     select_strike_out(sel, choice->row, choice->begin, choice->end, candidates,
                       (struct ranked){ranks, weights});
     *left = kernels->total(weights, candidates->n_places);
@@ -126,18 +131,26 @@ static void top_p_task(void *user, int task_index, int thread_index)
     double target = job->top_p * (left + held) - held;
     if (n_left == 0 || target < 0.0)
         return;
-    int32_t threshold = select_threshold(job->kernels, &choice.scratch, choice.candidates.n_places,
-                                         true, target, &above);
+    int n_places = choice.candidates.n_places;
+    int64_t n_ties = INT64_MAX;
+    int32_t threshold =
+        select_threshold(job->kernels, &choice.scratch, n_places, true, target, &above);
+    threshold =
+        select_at_most(job->kernels, &choice.scratch, n_places, threshold, job->n_most, &n_ties);
     select_take(sel, job->kernels, choice.row, choice.begin, choice.end, &choice.candidates,
-                &choice.scratch, threshold, INT64_MAX);
+                &choice.scratch, threshold, n_ties);
 }
 
 void cpu_select_top_p(struct device *dev, struct selection *sel, const struct attention *att,
-                      double top_p, bool of_total, enum share share)
+                      double top_p, bool of_total, struct budget most, float logit_scale,
+                      enum share share)
 {
-    if (selection_skips(dev, sel, att))
+    assert(logit_scale > 0.0f);
+    bool limited = most.is_fraction || most.value > 0.0;
+    int n_most = limited ? selection_budget(most, sel->n_keys) : INT32_MAX;
+    if (selection_skips(dev, sel, att) || n_most == 0)
         return;
-    if (top_p >= 1.0) {
+    if (top_p >= 1.0 && !limited) {
         sel->full = true;
         return;
     }
@@ -147,6 +160,8 @@ void cpu_select_top_p(struct device *dev, struct selection *sel, const struct at
                             .kernels = selection_kernels(dev->isa),
                             .share = share,
                             .top_p = top_p > 0.0 ? top_p : 0.0,
-                            .of_total = of_total};
+                            .of_total = of_total,
+                            .n_most = n_most,
+                            .logit_scale = logit_scale};
     cpu_parallel(dev, sel->n_rows * select_choices_per_row(sel, share), top_p_task, &job);
 }

@@ -218,5 +218,10 @@ void select_take(struct selection *sel, const struct selection_kernels *kernels,
 int32_t select_threshold(const struct selection_kernels *kernels,
                          const struct select_scratch *scratch, int n, bool weighted, double target,
                          double *above);
+/* The same threshold if no more than n_most of all [n] are at or above it, else that of the n_most
+ * best; *n_ties then becomes how many of those that equal it are to be taken. */
+int32_t select_at_most(const struct selection_kernels *kernels,
+                       const struct select_scratch *scratch, int n, int32_t threshold, int n_most,
+                       int64_t *n_ties);
 
 #endif

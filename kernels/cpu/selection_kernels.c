@@ -17,10 +17,10 @@ static int32_t highest(const int32_t *ranks, int n)
     return most;
 }
 
-static void weigh(float *weights, const float *scores, float max, int n)
+static void weigh(float *weights, const float *scores, float max, float scale, int n)
 {
     for (int i = 0; i < n; i++)
-        weights[i] = expf(scores[i] - max);
+        weights[i] = expf(scale * (scores[i] - max));
 }
 
 static double total(const float *weights, int n)

@@ -35,8 +35,8 @@ struct selection_kernels {
     /* ranks [n] of scores [n]. */
     void (*rank)(int32_t *ranks, const float *scores, int n);
     int32_t (*highest)(const int32_t *ranks, int n);
-    /* weights [n] = exp(scores - max). */
-    void (*weigh)(float *weights, const float *scores, float max, int n);
+    /* weights [n] = exp(scale (scores - max)). */
+    void (*weigh)(float *weights, const float *scores, float max, float scale, int n);
     /* Sum, in f64. */
     double (*total)(const float *weights, int n);
     /* to [n] += scale * from. */

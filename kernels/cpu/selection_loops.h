@@ -101,10 +101,11 @@ static void rank(int32_t *restrict ranks, const float *restrict scores, int n)
         ranks[i] = rank_of(scores[i]);
 }
 
-static void weigh(float *restrict weights, const float *restrict scores, float max, int n)
+static void weigh(float *restrict weights, const float *restrict scores, float max, float scale,
+                  int n)
 {
     for (int i = 0; i < n; i++)
-        weights[i] = vexp(scores[i] - max);
+        weights[i] = vexp(scale * (scores[i] - max));
 }
 
 static void add(float *restrict to, const float *restrict from, float scale, int n)

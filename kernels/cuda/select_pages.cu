@@ -210,9 +210,13 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
 }
 
 void cuda_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
-                       struct budget size, int page_size, enum share share)
+                       struct budget size, int page_size, double top_p, enum share share)
 {
     assert(page_size > 0);
+    if (top_p > 0.0) {
+        cuda_fail(dev, "top-p of pages is not there on the cuda backend; use --backend cpu");
+        return;
+    }
     selection_catch_up(dev, sel);
     selection_plan(dev, sel, SELECT_PAGES, size);
     bool first = selection_choose(dev, sel, att, share);

@@ -147,8 +147,13 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
 }
 
 void cuda_select_top_p(struct device *dev, struct selection *sel, const struct attention *att,
-                       double top_p, bool of_total, enum share share)
+                       double top_p, bool of_total, struct budget most, float logit_scale,
+                       enum share share)
 {
+    if (most.is_fraction || most.value > 0.0 || logit_scale != 1.0f) {
+        cuda_fail(dev, "top-p with a limit is not there on the cuda backend; use --backend cpu");
+        return;
+    }
     selection_catch_up(dev, sel);
     selection_write_scores(dev, sel);
     struct budget size = {false, top_p};

@@ -83,7 +83,7 @@ static void top_p_heads(const struct attention *att)
 {
     backend_cpu.selection_begin(dev, sel, att);
     backend_cpu.score_exact(dev, sel, att);
-    backend_cpu.select_top_p(dev, sel, att, 0.5, false, SHARE_HEAD);
+    backend_cpu.select_top_p(dev, sel, att, 0.5, false, (struct budget){0}, 1.0f, SHARE_HEAD);
     finish(att);
 }
 

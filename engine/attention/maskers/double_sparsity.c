@@ -13,6 +13,7 @@ enum {
     PARAM_GROUP_FACTOR,
     PARAM_LABEL_BITS,
     PARAM_SELECTION,
+    PARAM_TOP_P,
     PARAM_SHARE,
     N_PARAMS
 };
@@ -65,10 +66,11 @@ static void select_double_sparsity(const struct masker_call *call,
                                    const struct masker_values *values)
 {
     const struct budget heavy = values->param[PARAM_HEAVY];
-    call->backend->select_if_short(call->dev, call->selection, call->att, heavy, 0);
+    const double top_p = values->param[PARAM_TOP_P].value;
+    if (top_p == 0) /* or a large budget is no reason to keep all */
+        call->backend->select_if_short(call->dev, call->selection, call->att, heavy, 0);
     call->backend->score_index(call->dev, call->selection, call->index, call->att);
-    call->backend->select_top_k(call->dev, call->selection, call->att, heavy,
-                                masker_share(values, PARAM_SHARE));
+    masker_select_best(call, heavy, top_p, masker_share(values, PARAM_SHARE));
 }
 
 const struct masker masker_double_sparsity = {
@@ -126,6 +128,7 @@ const struct masker masker_double_sparsity = {
                     .kind = PARAM_CHOICE,
                     .choices = selection_words,
                 },
+            [PARAM_TOP_P] = MASKER_PARAM_TOP_P("keys"),
             [PARAM_SHARE] = MASKER_PARAM_SHARE,
         },
     .select = select_double_sparsity,

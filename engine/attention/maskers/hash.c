@@ -2,6 +2,7 @@
  * the keys that share most bits with the query are kept.
  *
  * The networks' shape is in their file; the reference's numbers beside it are only checked. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@
 enum {
     PARAM_HEAVY,
     PARAM_WEIGHTS,
+    PARAM_TOP_P,
     PARAM_SHARE,
     PARAM_BITS,
     PARAM_LAYERS,
@@ -85,8 +87,15 @@ static bool hash_index(const struct masker_values *values, const struct masker_m
 static void select_hash(const struct masker_call *call, const struct masker_values *values)
 {
     call->backend->score_index(call->dev, call->selection, call->index, call->att);
-    call->backend->select_top_k(call->dev, call->selection, call->att, values->param[PARAM_HEAVY],
-                                masker_share(values, PARAM_SHARE));
+    masker_select_best(call, values->param[PARAM_HEAVY], values->param[PARAM_TOP_P].value,
+                       masker_share(values, PARAM_SHARE));
+}
+
+/* Bits are labels of +1 and -1, whose product over the root of their number is the estimate, as
+ * DoubleSparsity's is. */
+static float hash_logit_scale(const struct key_index_config *config)
+{
+    return 1.0f / sqrtf((float)config->hash.width[config->hash.n_linears]);
 }
 
 static const char *const aliases[] = {"HashAttentionTopKConfig", NULL};
@@ -113,6 +122,7 @@ const struct masker masker_hash = {
                             "model folder's hash_attention.safetensors; random: untrained.",
                     .kind = PARAM_PATH,
                 },
+            [PARAM_TOP_P] = MASKER_PARAM_TOP_P("keys"),
             [PARAM_SHARE] = MASKER_PARAM_SHARE,
             [PARAM_BITS] =
                 {
@@ -159,4 +169,5 @@ const struct masker masker_hash = {
         },
     .select = select_hash,
     .index = hash_index,
+    .logit_scale = hash_logit_scale,
 };

@@ -29,6 +29,15 @@ extern const char *const masker_share_words[];
     }
 #define MASKER_HEAVY_KEYS "How many keys to add: a count, or a share of all keys."
 
+/* Top-p within the budget, over an index's scores. */
+#define MASKER_PARAM_TOP_P(what)                                                                   \
+    {                                                                                              \
+        .name = "top_p", .label = "top-p", .kind = PARAM_REAL, .min = 0, .max = 1,                 \
+        .max_exclusive = true, .step = 0.05,                                                       \
+        .help = "Only the fewest best " what " that hold more than this share of the mass by "     \
+                "their scores, at most heavy_size (Twilight, arXiv 2502.02770); 0: off.",          \
+    }
+
 #define MASKER_PARAM_SHARE                                                                         \
     {                                                                                              \
         .name = "share", .label = "share", .kind = PARAM_CHOICE, .choices = masker_share_words,    \
@@ -40,6 +49,17 @@ extern const char *const masker_share_words[];
 static inline enum share masker_share(const struct masker_values *values, int param)
 {
     return values->param[param].value == SHARE_GROUP ? SHARE_GROUP : SHARE_HEAD;
+}
+
+/* Chooses by the score buffer: the best `heavy` keys, or fewer where top_p > 0. */
+static inline void masker_select_best(const struct masker_call *call, struct budget heavy,
+                                      double top_p, enum share share)
+{
+    if (top_p > 0)
+        call->backend->select_top_p(call->dev, call->selection, call->att, top_p, false, heavy,
+                                    call->logit_scale, share);
+    else
+        call->backend->select_top_k(call->dev, call->selection, call->att, heavy, share);
 }
 
 #endif

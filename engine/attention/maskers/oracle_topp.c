@@ -10,9 +10,11 @@ static const char *const mass_words[] = {"remaining", "total", NULL};
 static void select_oracle_topp(const struct masker_call *call, const struct masker_values *values)
 {
     call->backend->score_exact(call->dev, call->selection, call->att);
-    call->backend->select_top_p(
-        call->dev, call->selection, call->att, values->param[PARAM_TOP_P].value,
-        values->param[PARAM_MASS].value == MASS_TOTAL, masker_share(values, PARAM_SHARE));
+    const struct budget no_limit = {0};
+    call->backend->select_top_p(call->dev, call->selection, call->att,
+                                values->param[PARAM_TOP_P].value,
+                                values->param[PARAM_MASS].value == MASS_TOTAL, no_limit, 1.0f,
+                                masker_share(values, PARAM_SHARE));
 }
 
 static const char *const aliases[] = {"OracleTopPConfig", NULL};

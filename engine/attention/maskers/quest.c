@@ -2,7 +2,7 @@
  * of all of its keys. */
 #include "engine/attention/maskers/maskers.h"
 
-enum { PARAM_HEAVY, PARAM_PAGE_SIZE, PARAM_LABEL_BITS, PARAM_SHARE, N_PARAMS };
+enum { PARAM_HEAVY, PARAM_PAGE_SIZE, PARAM_LABEL_BITS, PARAM_TOP_P, PARAM_SHARE, N_PARAMS };
 
 static bool quest_index(const struct masker_values *values, const struct masker_model *model,
                         struct key_index_config *out, void **held, struct error *err)
@@ -21,6 +21,7 @@ static void select_quest(const struct masker_call *call, const struct masker_val
     call->backend->score_index(call->dev, call->selection, call->index, call->att);
     call->backend->select_pages(call->dev, call->selection, call->att, values->param[PARAM_HEAVY],
                                 (int)values->param[PARAM_PAGE_SIZE].value,
+                                values->param[PARAM_TOP_P].value,
                                 masker_share(values, PARAM_SHARE));
 }
 
@@ -61,6 +62,7 @@ const struct masker masker_quest = {
                     .step = 1,
                     .fallback = {.value = 16},
                 },
+            [PARAM_TOP_P] = MASKER_PARAM_TOP_P("pages"),
             [PARAM_SHARE] = MASKER_PARAM_SHARE,
         },
     .select = select_quest,
