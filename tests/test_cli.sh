@@ -69,6 +69,23 @@ check top_p_out_of_range 2 'top_p' "${ask[@]}" --stack oracle-topp:1.5
 check two_samplers 2 'one sampling masker' "${ask[@]}" --stack random:0.1,random:0.2
 check broken_stack_json 2 'line 1' "${ask[@]}" --stack '[{"masker":"sink",}]'
 
+check markdown_of_nothing 2 'goes with --describe' "$program" stacks --markdown
+check describe_and_json 2 'exclude' "$program" stacks --describe --json
+check describe_one_stack 2 'all maskers' "$program" stacks --describe sink:4
+"$program" stacks --describe --markdown >"$work/maskers.md"
+if cmp -s "$work/maskers.md" "$source/docs/maskers.md"; then
+    echo "[       OK ] docs/maskers.md describes the maskers"
+else
+    echo "[  FAILED  ] docs/maskers.md is stale; write it with: attnscope stacks --describe --markdown > docs/maskers.md"
+    failed=1
+fi
+if "$program" stacks --describe | awk 'length > 80 { exit 1 }'; then
+    echo "[       OK ] the description fits 80 columns"
+else
+    echo "[  FAILED  ] stacks --describe has lines of more than 80 columns"
+    failed=1
+fi
+
 # Calibration
 check nothing_to_calibrate 2 'needs the name of a masker' "$program" calibrate
 check unknown_calibration 2 'nothing to calibrate of "quest"' "$program" calibrate quest --text x

@@ -28,7 +28,8 @@ struct masker_param {
     const char *name;           /* "sink_size": as in JSON, short form and the screen */
     const char *reference_name; /* the same in the reference's configs; NULL if it has none */
     const char *label;          /* short, for the edit form: "size" */
-    const char *help;           /* one sentence with the unit */
+    const char *help;           /* one sentence */
+    const char *unit;           /* of a real or count: "bits", "of the mass"; NULL: none */
     enum param_kind kind;
     double min, max;                   /* bounds of a count or real */
     bool min_exclusive, max_exclusive; /* a real must be > min, < max rather than >=, <= */

@@ -7,10 +7,11 @@
 #include "engine/text/screen_text.h"
 #include "presets/preset.h"
 #include "tui/cli/commands.h"
+#include "tui/cli/describe.h"
 
 struct args {
     const char *spec; /* one stack to show; NULL: all that there are */
-    bool as_json;
+    bool as_json, describe, markdown;
 };
 
 static bool handle(void *user, const char *name, const char *value, struct error *err)
@@ -21,6 +22,23 @@ static bool handle(void *user, const char *name, const char *value, struct error
         a->spec = value;
     else if (strcmp(name, "json") == 0)
         a->as_json = true;
+    else if (strcmp(name, "describe") == 0)
+        a->describe = true;
+    else
+        a->markdown = true;
+    return true;
+}
+
+static bool check(const struct args *a, struct error *err)
+{
+    if (a->markdown && !a->describe)
+        return fail_code(err, EXIT_CODE_USAGE, "--markdown goes with --describe; add it");
+    if (a->describe && a->as_json)
+        return fail_code(err, EXIT_CODE_USAGE,
+                         "--describe and --json exclude each other; --json holds the same");
+    if (a->describe && a->spec)
+        return fail_code(err, EXIT_CODE_USAGE, "--describe is of all maskers; leave out \"%.60s\"",
+                         a->spec);
     return true;
 }
 
@@ -46,6 +64,8 @@ static struct json *masker_to_json(const struct masker *m)
         struct json *p = json_new_object();
         json_set_string(p, "name", m->params[i].name);
         json_set_string(p, "help", m->params[i].help);
+        if (m->params[i].unit)
+            json_set_string(p, "unit", m->params[i].unit);
         write_budget(&m->params[i], m->params[i].fallback, p, "default");
         json_add(params, p);
     }
@@ -151,8 +171,14 @@ static int run(int argc, char **argv)
         return code;
     struct error err = {0};
     struct buf out = {0};
-    bool ok = true;
-    if (a.spec)
+    bool ok = check(&a, &err);
+    if (!ok)
+        return cli_fail(&err);
+    if (a.markdown)
+        describe_maskers_markdown(&out);
+    else if (a.describe)
+        describe_maskers_text(&out);
+    else if (a.spec)
         ok = show_one(&a, &out, &err);
     else
         show_all(&a, &out);
@@ -163,9 +189,12 @@ static int run(int argc, char **argv)
 
 const struct cli_command command_stacks = {
     .name = "stacks",
-    .usage = "[S] [--json]",
+    .usage = "[S] [--json | --describe [--markdown]]",
     .summary = "list stacks and maskers, or show one stack in all notations",
-    .options = (const struct cli_option[]){{"json", NULL, "one JSON object"}, {NULL, NULL, NULL}},
+    .options = (const struct cli_option[]){{"json", NULL, "one JSON object"},
+                                           {"describe", NULL, "every masker and its parameters"},
+                                           {"markdown", NULL, "describe as docs/maskers.md does"},
+                                           {NULL, NULL, NULL}},
     .max_positional = 1,
     .run = run,
 };

@@ -32,8 +32,8 @@ extern const char *const masker_share_words[];
 /* Top-p within the budget, over an index's scores. */
 #define MASKER_PARAM_TOP_P(what)                                                                   \
     {                                                                                              \
-        .name = "top_p", .label = "top-p", .kind = PARAM_REAL, .min = 0, .max = 1,                 \
-        .max_exclusive = true, .step = 0.05,                                                       \
+        .name = "top_p", .label = "top-p", .unit = "of the mass", .kind = PARAM_REAL, .min = 0,    \
+        .max = 1, .max_exclusive = true, .step = 0.05,                                             \
         .help = "Only the fewest best " what " that hold more than this share of the mass by "     \
                 "their scores, at most heavy_size (Twilight, arXiv 2502.02770); 0: off.",          \
     }

@@ -38,6 +38,7 @@ const struct masker masker_oracle_topp = {
                     .reference_name = "top_p",
                     .label = "p",
                     .help = "The share of softmax mass to exceed, from 0 (one key) to 1 (all).",
+                    .unit = "of the mass",
                     .kind = PARAM_REAL,
                     .min = 0,
                     .max = 1,

@@ -27,6 +27,7 @@ const struct masker masker_random = {
                 .reference_name = "sampling_rate",
                 .label = "rate",
                 .help = "Keys to draw as a share of all keys, above 0 and up to 1.",
+                .unit = "of all keys",
                 .kind = PARAM_REAL,
                 .min = 0,
                 .min_exclusive = true,
