@@ -94,6 +94,41 @@ static void test_percent_is_read_without_rounding(void **state)
     }
 }
 
+/* Every bound that the parameters' table names. */
+static void test_values_out_of_range_are_refused_with_the_range(void **state)
+{
+    (void)state;
+    static const char *const with_size[] = {"sink", "local", "oracle-topk",
+                                            "hash", "quest", "double-sparsity"};
+    for (size_t i = 0; i < sizeof with_size / sizeof *with_size; i++)
+        for (int zero = 0; zero < 3; zero++) {
+            static const char *const values[] = {"0", "0.0", "-3"};
+            char text[64];
+            snprintf(text, sizeof text, "%s:%s", with_size[i], values[zero]);
+            expect_refused(text, "size must be > 0, got ");
+        }
+    expect_refused("oracle-topp:1.01", "top_p must be in range [0, 1], got 1.01");
+    expect_refused("oracle-topp:-0.1", "top_p must be in range [0, 1], got -0.1");
+    expect_refused("random:0", "sampling_rate must be in range (0, 1], got 0");
+    expect_refused("random:1.5", "sampling_rate must be in range (0, 1], got 1.5");
+    expect_refused("quest:label_bits=0", "label_bits must be in range [1, 16], got 0");
+    expect_refused("quest:label_bits=17", "label_bits must be in range [1, 16], got 17");
+    expect_refused("quest:page_size=0", "page_size must be in range [1, 1024], got 0");
+    expect_refused("quest:page_size=2.5", "page_size: \"2.5\" is not a whole number");
+    expect_refused("double-sparsity:label_bits=17", "label_bits must be in range [1, 16], got 17");
+    expect_refused("double-sparsity:group_factor=0", "group_factor must be in range [1, 1024]");
+    expect_refused("double-sparsity:selection=v_proj",
+                   "selection must be one of qk_proj, q_proj, k_proj, got \"v_proj\"");
+    expect_refused("hash:activation=swish",
+                   "activation must be one of file, silu, relu, gelu, tanh, got \"swish\"");
+    expect_refused("hash:5%:top_p=1", "hash: top_p must be in range [0, 1), got 1");
+    expect_refused("quest:5%:top_p=-0.5", "quest: top_p must be in range [0, 1), got -0.5");
+    expect_refused("double-sparsity:top_p=2", "top_p must be in range [0, 1), got 2");
+    expect_refused("random:0.1,sink:4,random:0.2",
+                   "random: at most one sampling masker is allowed in a stack, and random is one "
+                   "already; remove one or turn it off");
+}
+
 static void test_bad_short_forms_are_refused_with_the_rule(void **state)
 {
     (void)state;
@@ -119,7 +154,6 @@ static void test_bad_short_forms_are_refused_with_the_rule(void **state)
     expect_refused("causal:a=3", "causal: it has no parameters");
     expect_refused("random:1.5", "sampling_rate must be in range (0, 1], got 1.5");
     expect_refused("oracle-topp:-0.1", "top_p must be in range [0, 1], got -0.1");
-    expect_refused("hash:5%:top_p=1", "hash: top_p must be in range [0, 1), got 1");
     expect_refused("random:0.1,random:0.2", "at most one sampling masker");
     expect_refused("sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,sink,"
                    "sink,sink",
@@ -492,6 +526,16 @@ static void expect_warning(const char *text, int n_keys, const char *want)
     buf_free(&got);
 }
 
+static void expect_warning_less(const char *text, int n_keys, const char *unwanted)
+{
+    struct stack s = parsed(text);
+    struct buf got = {0};
+    stack_warn(&s, n_keys, &got);
+    if (got.data && strstr(got.data, unwanted))
+        fail_msg("%s with %d keys: \"%s\" has \"%s\" in it", text, n_keys, got.data, unwanted);
+    buf_free(&got);
+}
+
 static void test_warnings_name_what_is_likely_not_meant(void **state)
 {
     (void)state;
@@ -499,15 +543,68 @@ static void test_warnings_name_what_is_likely_not_meant(void **state)
     expect_warning("dense", 4096, "");
     expect_warning("random:0.1,sink:4", 0, "random is not last");
     expect_warning("sink:128,local:128", 240,
-                   "sink 128 + local 128 cover all 240 keys: everything is dense.");
+                   "sink 128 + local 128 covers all 240 keys: everything will be dense.\n");
+    expect_warning("sink:128,local:128", 257, "");
     expect_warning("sink:128,local:128", 0, "");
-    expect_warning("sink:128,oracle-topk:150%", 0, "oracle-topk 150% keeps every key");
     expect_warning("oracle-topk:5%", 10, "oracle-topk 5% of 10 keys is none");
     expect_warning("oracle-topk:8,random:0.1:share=group", 4096, "");
     expect_warning("oracle-topk:8,random:0.1", 4096, "");
     expect_warning("sink:4,causal", 100, "causal adds nothing");
     expect_warning("causal", 100, "attention is dense");
     expect_warning("sink:4,sink:8", 100, "sink appears twice");
+}
+
+static void test_budgets_that_add_up_to_all_keys_are_named(void **state)
+{
+    (void)state;
+    expect_warning("sink:16,local:16,oracle-topk:50%", 64,
+                   "sink 16 + local 16 + oracle-topk 32 covers all 64 keys: everything will be "
+                   "dense.\n");
+    expect_warning("sink:16,local:15,oracle-topk:50%", 64, "");
+    expect_warning("sink:40,sink:40", 64, "sink appears twice: only the larger one counts.\n");
+    expect_warning_less("sink:40,sink:40", 64, "covers");
+    expect_warning_less("local:60%,local:50%", 0, "covers");
+    expect_warning("local:60%,oracle-topk:50%", 0,
+                   "local 60% + oracle-topk 50% covers all keys: everything will be dense.\n");
+    expect_warning("local:50%,oracle-topk:50%", 0, "");
+    expect_warning("oracle-topk:100%", 0,
+                   "oracle-topk 100% covers all keys: everything will be dense.\n");
+    expect_warning("[{\"masker\":\"local\",\"window_size\":64,\"off\":true}]", 64,
+                   "attention is dense");
+    /* What top-p may leave unused, and what may overlap, adds up to nothing certain. */
+    expect_warning("sink:16,hash:75%:top_p=0.9", 64, "");
+    expect_warning("sink:2,local:12,quest:50", 64, "");
+    expect_warning("quest:64", 64, "quest 64 covers all 64 keys: everything will be dense.\n");
+    expect_warning("quest:64:top_p=0.5", 64, "");
+}
+
+static void test_first_values_that_mean_every_key_are_named(void **state)
+{
+    (void)state;
+    for (int n_keys = 0; n_keys <= 4096; n_keys += 4096)
+        expect_warning("sink:4.0,local:64", n_keys,
+                       "sink 400% is more than all keys: everything will be dense; a count is "
+                       "written without a point or a %.\n");
+    expect_warning("hash:150%:top_p=0.5", 0,
+                   "hash 150% is more than all keys; a count is written without a point or a %.\n");
+    expect_warning("oracle-topp:1", 0, "oracle-topp 1 keeps every key: everything will be dense.");
+    expect_warning("random:1", 0, "random 1 keeps every key: everything will be dense.");
+    expect_warning("oracle-topp:0.99,random:0.99", 0, "");
+}
+
+static void test_budgets_that_may_overlap_are_named(void **state)
+{
+    (void)state;
+    expect_warning("sink:4,local:64,quest:10%", 4096, "");
+    expect_warning("sink:128,local:128,quest:10%", 2048,
+                   "quest does not skip what sink 128 + local 128 keeps: it may add nothing to it "
+                   "with 204.\n");
+    expect_warning("sink:128,local:128,quest:10%", 0, "");
+    expect_warning("oracle-topk:5%,quest:5%", 0,
+                   "quest does not skip what oracle-topk keeps: put it first.\n");
+    expect_warning("quest:5%,oracle-topk:5%", 0, "");
+    expect_warning("quest:5%,quest:5%:page_size=64", 0,
+                   "quest does not skip what quest keeps: keys that both choose count once.\n");
 }
 
 static void test_every_masker_describes_itself(void **state)
@@ -530,6 +627,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_short_form_reads_counts_and_fractions),
         cmocka_unit_test(test_percent_is_read_without_rounding),
+        cmocka_unit_test(test_values_out_of_range_are_refused_with_the_range),
         cmocka_unit_test(test_bad_short_forms_are_refused_with_the_rule),
         cmocka_unit_test(test_json_keeps_counts_apart_from_fractions),
         cmocka_unit_test(test_reference_json_is_read_as_the_reference_writes_it),
@@ -543,6 +641,9 @@ int main(void)
         cmocka_unit_test(test_steps_stay_within_bounds_and_round),
         cmocka_unit_test(test_every_parameter_steps_to_a_legal_value),
         cmocka_unit_test(test_warnings_name_what_is_likely_not_meant),
+        cmocka_unit_test(test_budgets_that_add_up_to_all_keys_are_named),
+        cmocka_unit_test(test_first_values_that_mean_every_key_are_named),
+        cmocka_unit_test(test_budgets_that_may_overlap_are_named),
         cmocka_unit_test(test_every_masker_describes_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -82,6 +82,7 @@ struct masker {
     const char *cost;                     /* what it reads, one phrase: "reads all K" */
     enum masker_kind kind;
     bool reads_all_keys; /* scores every key exactly: its speed-up is marked so */
+    bool overlaps; /* chooses also among what is kept already, so that budgets may not add up */
     int n_params;
     struct masker_param params[MASKER_MAX_PARAMS]; /* params[0] is the main one */
     /* NULL: adds nothing, so that a stack of such maskers alone is dense. */

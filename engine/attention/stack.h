@@ -40,7 +40,8 @@ bool stack_reads_all_keys(const struct stack *s);
  * range.  All that parse a stack call it. */
 bool stack_check(const struct stack *s, struct error *err);
 /* Appends one sentence per line about what is legal but likely unwanted ("the sampler is not
- * last", "sink 128 + local 128 covers all 240 keys: everything is dense"); n_keys 0: unknown. */
+ * last", "sink 128 + local 128 covers all 240 keys: everything will be dense"); n_keys 0: unknown.
+ */
 void stack_warn(const struct stack *s, int n_keys, struct buf *out);
 
 /* What a person types: a short form "sink:4,local:64,oracle-topk:5%:share=group", or inline JSON

@@ -1,6 +1,8 @@
 /* What is legal in a stack but likely not meant. */
 #include "engine/attention/stack.h"
 
+enum { MANY_KEYS = 1 << 20 }; /* by which sizes are compared while their number is unknown */
+
 static void warn_sampler_not_last(const struct stack *s, struct buf *out)
 {
     const struct masker *sampler = NULL;
@@ -49,40 +51,140 @@ static bool has_budget(const struct stack_item *item)
     return !item->off && m->select && m->n_params && m->params[0].kind == PARAM_BUDGET;
 }
 
+/* A budget that top-p may leave unused. */
+static bool is_limit(const struct stack_item *item)
+{
+    int top_p = masker_param_index(item->masker, "top_p");
+    return top_p >= 0 && item->values.param[top_p].value > 0;
+}
+
+static bool is_above_all(const struct stack_item *item)
+{
+    struct budget size = item->values.param[0];
+    return size.is_fraction && size.value > 1;
+}
+
+static void append_item(const struct stack_item *item, struct buf *out)
+{
+    buf_printf(out, "%s ", item->masker->name);
+    param_write(&item->masker->params[0], item->values.param[0], out);
+}
+
+/* A first value that alone keeps every key, whatever their number, or means more than all. */
+static void warn_of_everything(const struct stack *s, struct buf *out)
+{
+    for (int i = 0; i < s->n; i++) {
+        const struct stack_item *item = &s->items[i];
+        const struct masker *m = item->masker;
+        if (has_budget(item) && is_above_all(item)) {
+            append_item(item, out);
+            buf_printf(out,
+                       " is more than all keys%s; a count is written without a point or a %%.\n",
+                       is_limit(item) ? "" : ": everything will be dense");
+        } else if (!item->off && m->n_params && m->params[0].kind == PARAM_REAL &&
+                   m->params[0].max == 1 && item->values.param[0].value == 1) {
+            append_item(item, out);
+            buf_append_str(out, " keeps every key: everything will be dense.\n");
+        }
+    }
+}
+
+/* Keys by position that another of the same masker keeps as well. */
+static bool is_within_another(const struct stack *s, int i, int n_keys)
+{
+    const struct stack_item *item = &s->items[i];
+    int keys = budget_keys(item->values.param[0], n_keys);
+    for (int j = 0; j < s->n && item->masker->kind == MASKER_FIXED; j++) {
+        int other = budget_keys(s->items[j].values.param[0], n_keys);
+        if (j != i && s->items[j].masker == item->masker && !s->items[j].off &&
+            (other > keys || (other == keys && j < i)))
+            return true;
+    }
+    return false;
+}
+
+/* The budgets that add up, as " + "-separated items; n_keys 0: of fractions alone, as shares. */
+struct budget_sum {
+    struct buf text;
+    double total;
+    int n;
+};
+
+static struct budget_sum sum_budgets(const struct stack *s, int n_keys)
+{
+    struct budget_sum sum = {0};
+    for (int i = 0; i < s->n; i++) {
+        const struct stack_item *item = &s->items[i];
+        struct budget size = item->values.param[0];
+        if (!has_budget(item) || is_limit(item) || is_above_all(item) || item->masker->overlaps ||
+            is_within_another(s, i, n_keys > 0 ? n_keys : MANY_KEYS) ||
+            (n_keys == 0 && !size.is_fraction))
+            continue;
+        buf_append_str(&sum.text, sum.n++ ? " + " : "");
+        if (n_keys > 0)
+            buf_printf(&sum.text, "%s %d", item->masker->name, budget_keys(size, n_keys));
+        else
+            append_item(item, &sum.text);
+        sum.total += n_keys > 0 ? budget_keys(size, n_keys) : size.value;
+    }
+    return sum;
+}
+
 static void warn_budgets(const struct stack *s, int n_keys, struct buf *out)
 {
-    struct buf sum = {0};
-    double total = 0;
-    int n = 0;
+    struct budget_sum sum = sum_budgets(s, n_keys);
     for (int i = 0; i < s->n; i++) {
         const struct stack_item *item = &s->items[i];
         if (!has_budget(item))
             continue;
-        struct budget size = item->values.param[0];
-        int keys = budget_keys(size, n_keys);
-        if (keys == 0) {
-            buf_printf(out, "%s ", item->masker->name);
-            param_write(&item->masker->params[0], size, out);
+        int keys = budget_keys(item->values.param[0], n_keys);
+        if (n_keys > 0 && keys == 0) {
+            append_item(item, out);
             buf_printf(out, " of %d keys is none: it adds nothing.\n", n_keys);
         }
-        total += keys;
-        buf_printf(&sum, "%s%s %d", n++ ? " + " : "", item->masker->name, keys);
+        if (n_keys > 0 && keys >= n_keys && item->masker->overlaps && !is_limit(item) &&
+            !is_above_all(item))
+            buf_printf(out, "%s %d covers all %d keys: everything will be dense.\n",
+                       item->masker->name, keys, n_keys);
     }
-    if (n && total >= n_keys)
-        buf_printf(out, "%s cover%s all %d keys: everything is dense.\n", sum.data,
-                   n > 1 ? "" : "s", n_keys);
-    buf_free(&sum);
+    if (n_keys > 0 && sum.n && sum.total >= n_keys)
+        buf_printf(out, "%s covers all %d keys: everything will be dense.\n", sum.text.data,
+                   n_keys);
+    /* Fractions of many keys are cut to whole keys: a sum of just 1 may leave some out. */
+    if (n_keys == 0 && (sum.n == 1 ? sum.total >= 1 : sum.total > 1))
+        buf_printf(out, "%s covers all keys: everything will be dense.\n", sum.text.data);
+    buf_free(&sum.text);
 }
 
-static void warn_large_fractions(const struct stack *s, struct buf *out)
+/* A masker that does not skip what is kept already: its budget may go where others' has gone. */
+static void warn_overlap(const struct stack *s, int n_keys, struct buf *out)
 {
     for (int i = 0; i < s->n; i++) {
-        struct budget size = s->items[i].values.param[0];
-        if (!has_budget(&s->items[i]) || !size.is_fraction || size.value < 1)
+        const struct stack_item *item = &s->items[i];
+        struct buf fixed = {0};
+        int n_fixed = 0;
+        if (!has_budget(item) || !item->masker->overlaps)
             continue;
-        buf_printf(out, "%s ", s->items[i].masker->name);
-        param_write(&s->items[i].masker->params[0], size, out);
-        buf_append_str(out, " keeps every key: everything is dense.\n");
+        for (int j = 0; j < s->n; j++) {
+            const struct stack_item *other = &s->items[j];
+            if (other->off || !other->masker->select)
+                continue;
+            if (j < i && other->masker->kind == MASKER_TOP)
+                buf_printf(out, "%s does not skip what %s keeps: %s.\n", item->masker->name,
+                           other->masker->name,
+                           other->masker->overlaps ? "keys that both choose count once"
+                                                   : "put it first");
+            if (n_keys == 0 || other->masker->kind != MASKER_FIXED || !has_budget(other))
+                continue;
+            int keys = budget_keys(other->values.param[0], n_keys);
+            buf_printf(&fixed, "%s%s %d", fixed.len ? " + " : "", other->masker->name, keys);
+            n_fixed += keys;
+        }
+        int keys = budget_keys(item->values.param[0], n_keys);
+        if (fixed.len && keys > 0 && keys <= n_fixed && n_fixed < n_keys)
+            buf_printf(out, "%s does not skip what %s keeps: it may add nothing to it with %d.\n",
+                       item->masker->name, fixed.data, keys);
+        buf_free(&fixed);
     }
 }
 
@@ -91,8 +193,7 @@ void stack_warn(const struct stack *s, int n_keys, struct buf *out)
     warn_idle(s, out);
     warn_sampler_not_last(s, out);
     warn_repeated(s, out);
-    if (n_keys > 0)
-        warn_budgets(s, n_keys, out);
-    else
-        warn_large_fractions(s, out);
+    warn_of_everything(s, out);
+    warn_budgets(s, n_keys, out);
+    warn_overlap(s, n_keys, out);
 }

@@ -68,6 +68,11 @@ static void append_default(const struct masker_param *p, struct buf *out)
         param_write(p, p->fallback, out);
 }
 
+static const char *choice_of(const struct masker *m)
+{
+    return m->overlaps ? "keys by score, also among those kept already" : kinds[m->kind];
+}
+
 /* The types of the reference project's configs that mean this masker. */
 static void append_types(const struct masker *m, const char *quote, struct buf *out)
 {
@@ -131,7 +136,7 @@ void describe_maskers_text(struct buf *out)
         append_types(*m, "", &types);
         buf_printf(out, "%s%s: %s\n", m == maskers ? "" : "\n", (*m)->name, (*m)->title);
         append_wrapped(out, (*m)->summary, INDENT);
-        append_field(out, "chooses", kinds[(*m)->kind]);
+        append_field(out, "chooses", choice_of(*m));
         append_field(out, "cost", (*m)->cost);
         append_field(out, "source", (*m)->source);
         append_field(out, "type in the reference's configs", types.data);
@@ -176,7 +181,7 @@ void describe_maskers_markdown(struct buf *out)
                         "writes this page from the maskers' own descriptors.\n");
     for (const struct masker *const *m = maskers; *m; m++) {
         buf_printf(out, "\n## %s: `%s`\n\n%s\n\n", (*m)->title, (*m)->name, (*m)->summary);
-        buf_printf(out, "- Chooses: %s\n- Cost: %s\n- Source: %s\n", kinds[(*m)->kind], (*m)->cost,
+        buf_printf(out, "- Chooses: %s\n- Cost: %s\n- Source: %s\n", choice_of(*m), (*m)->cost,
                    (*m)->source);
         buf_append_str(out, "- Type in the reference's configs: ");
         append_types(*m, "`", out);

@@ -29,10 +29,13 @@ const struct masker masker_quest = {
     .name = "quest",
     .reference_type = "QuestTopKMaskerConfig",
     .title = "Quest",
-    .summary = "Keeps the pages of keys whose bounds allow the highest scores, at least three.",
+    .summary =
+        "Keeps the pages of keys whose bounds allow the highest scores, at least three or as "
+        "many as top-p asks for.",
     .source = "Tang et al. 2024, arXiv 2406.10774",
     .cost = "reads two rows per page",
     .kind = MASKER_TOP,
+    .overlaps = true,
     .n_params = N_PARAMS,
     .params =
         {
