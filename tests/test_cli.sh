@@ -86,6 +86,12 @@ else
     failed=1
 fi
 
+# Presets: each runs on the embedded model
+for preset in "$source"/presets/stacks/*.json; do
+    name=$(basename "$preset" .json)
+    expect "preset_$name" 0 "${ask[@]}" --stack "$name" --max-tokens 2
+done
+
 # Calibration
 check nothing_to_calibrate 2 'needs the name of a masker' "$program" calibrate
 check unknown_calibration 2 'nothing to calibrate of "quest"' "$program" calibrate quest --text x

@@ -75,6 +75,25 @@ static void test_bad_stack_options_say_what_there_is(void **state)
     expect_refused("", "the stack is empty", EXIT_CODE_USAGE);
 }
 
+/* The reference project's stacks, and those of the papers. */
+static void test_canonical_stacks_are_shipped(void **state)
+{
+    (void)state;
+    expect_stack("streaming-llm-128", "sink:128,local:512");
+    expect_stack("oracle-k-128", "sink:128,local:128,oracle-topk:10%");
+    expect_stack("oracle-p-128", "sink:128,local:128,oracle-topp:0.9");
+    expect_stack("random-128", "sink:128,local:128,random:0.1");
+    expect_stack("hash-128", "sink:128,local:128,hash:10%");
+    expect_stack("quest-128", "sink:128,local:128,quest:10%");
+    expect_stack("double-sparsity-128", "sink:128,local:128,double-sparsity:10%");
+    expect_stack("streaming-llm-paper", "sink:4,local:1020");
+    expect_stack("hash-paper", "hash:6.25%");
+    expect_stack("double-sparsity-paper", "double-sparsity:6.25%");
+    expect_stack("quest-twilight", "quest:25%:top_p=0.85");
+    expect_stack("double-sparsity-twilight",
+                 "double-sparsity:25%:group_factor=2:label_bits=2:top_p=0.85");
+}
+
 static void test_every_shipped_stack_is_legal_and_described(void **state)
 {
     (void)state;
@@ -196,6 +215,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stack_option_takes_names_files_json_and_short_forms),
         cmocka_unit_test(test_bad_stack_options_say_what_there_is),
+        cmocka_unit_test(test_canonical_stacks_are_shipped),
         cmocka_unit_test(test_every_shipped_stack_is_legal_and_described),
         cmocka_unit_test(test_every_shipped_sample_has_a_context_and_questions),
         cmocka_unit_test(test_the_needle_lies_in_its_sample_once),

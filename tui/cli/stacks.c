@@ -95,6 +95,10 @@ static struct json *all_to_json(const struct preset_list *list)
 
 static void write_text(const struct preset_list *list, struct buf *out)
 {
+    int width = 15; /* of the names */
+    for (size_t i = 0; i < list->n; i++)
+        if ((int)strlen(list->entries[i].name) > width)
+            width = (int)strlen(list->entries[i].name);
     buf_append_str(out, "Presets (--stack NAME):\n");
     for (size_t i = 0; i < list->n; i++) {
         struct stack stack;
@@ -103,7 +107,8 @@ static void write_text(const struct preset_list *list, struct buf *out)
             continue;
         stack_write_short(&stack, &form);
         char *title = screen_text_name(list->entries[i].title, 0);
-        buf_printf(out, "  %-15s %s\n  %15s %s\n", list->entries[i].name, form.data, "", title);
+        buf_printf(out, "  %-*s %s\n  %*s %s\n", width, list->entries[i].name, form.data, width, "",
+                   title);
         free(title);
         buf_free(&form);
     }
