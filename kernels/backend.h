@@ -376,9 +376,6 @@ struct workspace_need {
 
 struct backend {
     const char *name; /* "cpu", "cuda" */
-    /* select_top_p heeds `most` and logit_scale, and select_pages top_p; otherwise a call that asks
-     * for them fails (latched). */
-    bool caps_top_p;
 
     /* NULL on failure with the reason, one sentence, in why [n_why]. */
     struct device *(*open)(const struct device_options *options, char *why, size_t n_why);

@@ -166,11 +166,11 @@ static void test_table_is_complete_and_opens(void **state)
 {
     (void)state;
     const char *const *members = (const char *const *)(const void *)&backend_cpu;
-    /* Left out by a device that cannot be lost and gains nothing by recording; or no pointer. */
+    /* Left out by a device that cannot be lost and gains nothing by recording. */
     static const size_t optional[] = {
-        offsetof(struct backend, caps_top_p),   offsetof(struct backend, lost),
-        offsetof(struct backend, record_begin), offsetof(struct backend, record_end),
-        offsetof(struct backend, replay),       offsetof(struct backend, recording_close)};
+        offsetof(struct backend, lost), offsetof(struct backend, record_begin),
+        offsetof(struct backend, record_end), offsetof(struct backend, replay),
+        offsetof(struct backend, recording_close)};
     for (size_t i = 0; i < sizeof backend_cpu / sizeof *members; i++) {
         bool may_lack = false;
         for (size_t j = 0; j < sizeof optional / sizeof *optional; j++)

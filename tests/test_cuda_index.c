@@ -211,6 +211,31 @@ static void test_pages_are_the_same(void **state)
         }
 }
 
+/* Per head ties are exact; a group's masses are sums, whose rounding may break a tie. */
+static void test_pages_by_mass_are_the_same(void **state)
+{
+    (void)state;
+    static const double shares_of_mass[] = {0.05, 0.5, 0.9, 0.999};
+    for (int i = 0; i < N_SHAPES; i++)
+        for (int j = 0; j < 8; j++) {
+            enum share share = j & 1;
+            struct index_pair x;
+            index_pair_start(&x, &shapes[i], (uint64_t)i + 1, share ? 100 : 2, INDEX_PAGES);
+            x.config.pages = (struct key_pages){j & 2 ? 1 : 16, 16};
+            for (int side = 0; side < N_PAIR; side++)
+                x.p.att[side].scale *= share ? 1.0f / 64 : 0.25f;
+            indexes_open(&x);
+            indexes_update(&x);
+            BOTH(&x.p, select_sink, count(3));
+            indexes_score(&x);
+            BOTH(&x.p, select_pages, fraction(0.3), x.config.pages.page_size,
+                 shares_of_mass[(i + j / 2) % 4], share);
+            check_equal(&x.p, "pages by mass");
+            indexes_close(&x);
+            pair_finish(&x.p);
+        }
+}
+
 /* Pages take what was drawn or taken before too: with certainty from then on. */
 static void test_pages_overlap_with_what_is_selected(void **state)
 {
@@ -425,6 +450,7 @@ int main(void)
         pair_test(test_hash_activations_choose_the_same_keys),
         pair_test(test_wide_networks_choose_the_same_keys),
         pair_test(test_pages_are_the_same),
+        pair_test(test_pages_by_mass_are_the_same),
         pair_test(test_pages_overlap_with_what_is_selected),
         pair_test(test_unrounded_labels_choose_the_same_keys),
         pair_test(test_labels_of_every_width_choose_the_same_keys),

@@ -192,6 +192,29 @@ static void test_top_p_takes_the_same_keys(void **state)
             }
 }
 
+static void test_limited_top_p_takes_the_same_keys(void **state)
+{
+    (void)state;
+    static const double shares_of_mass[] = {0.0, 0.4, 0.97, 1.0};
+    const struct budget limits[] = {count(1), count(9), fraction(0.3), count(100000)};
+    struct selection_pair p;
+    for (int i = 0; i < 4; i++)
+        for (int variant = 0; variant < 4; variant++)
+            for (int shape = 0; shape < N_SHAPES; shape++) {
+                enum share share = variant & 1;
+                case_open(&p.c, &shapes[shape], (uint64_t)(shape + 7 * i) + 1);
+                make_exact(&p.c, share ? 100 : 4);
+                p.c.att.scale *= share ? 1.0f / 64 : 1.0f;
+                pair_start(&p);
+                BOTH(&p, score_exact);
+                BOTH(&p, select_sink, count(3));
+                BOTH(&p, select_top_p, shares_of_mass[(i + shape) % 4], variant >> 1, limits[i],
+                     variant & 2 ? 0.5f : 1.0f, share);
+                check_equal(&p, share ? "limited top-p of the group" : "limited top-p");
+                pair_finish(&p);
+            }
+}
+
 static void test_top_p_counts_what_lists_hold(void **state)
 {
     (void)state;
@@ -507,6 +530,7 @@ int main(void)
         cmocka_unit_test(test_top_k_takes_what_is_left_when_the_budget_is_larger),
         cmocka_unit_test(test_a_range_swallows_list_keys),
         cmocka_unit_test(test_top_p_takes_the_same_keys),
+        cmocka_unit_test(test_limited_top_p_takes_the_same_keys),
         cmocka_unit_test(test_top_p_counts_what_lists_hold),
         cmocka_unit_test(test_scores_of_every_head_dim_and_group),
         cmocka_unit_test(test_scores_of_many_rows_and_windows),

@@ -280,32 +280,6 @@ static void test_top_p_is_of_what_each_masker_estimates_logits_by(void **state)
     scene_close(s);
 }
 
-static void test_a_backend_without_limits_of_top_p_is_named(void **state)
-{
-    (void)state;
-    struct scene *s = scene_open(2, 100, 7);
-    struct backend lacking = *backend;
-    lacking.name = "lacking";
-    lacking.caps_top_p = false;
-    for (const struct masker *const *m = maskers; *m; m++) {
-        struct stack stack;
-        struct error err = {0};
-        char want[160];
-        if (!with_top_p(&stack, *m, 0.5))
-            continue;
-        snprintf(want, sizeof want,
-                 "%s: top_p is not there on the lacking backend; leave it out, or use --backend "
-                 "cpu",
-                 (*m)->name);
-        assert_false(sparse_attention_once(&stack, &lacking, dev, s->sel, &s->att, &err));
-        assert_string_equal(err.text, want);
-        assert_int_equal(err.code, EXIT_CODE_NO_DEVICE);
-        with_top_p(&stack, *m, 0);
-        assert_true(sparse_attention_once(&stack, &lacking, dev, s->sel, &s->att, &err));
-    }
-    scene_close(s);
-}
-
 /* --- Sampling ------------------------------------------------------------------------------- */
 
 /* Horvitz-Thompson sums of exp(z) and exp(z) v_0 over many seeds against the dense sums. */
@@ -370,7 +344,6 @@ int main(void)
         cmocka_unit_test(test_heads_that_share_choose_the_same_keys),
         cmocka_unit_test(test_top_p_keeps_a_growing_part_of_what_the_budget_keeps),
         cmocka_unit_test(test_top_p_is_of_what_each_masker_estimates_logits_by),
-        cmocka_unit_test(test_a_backend_without_limits_of_top_p_is_named),
         cmocka_unit_test(test_random_sampling_is_unbiased_over_seeds),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

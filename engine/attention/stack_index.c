@@ -18,12 +18,6 @@ static struct key_index_config shape_of(const struct masker_model *model, int ma
                                      .kv_dtype = model->kv_dtype};
 }
 
-static double top_p_of(const struct stack_item *item)
-{
-    int param = masker_param_index(item->masker, "top_p");
-    return param < 0 ? 0.0 : item->values.param[param].value;
-}
-
 static bool open_slot(struct stack_index *s, int i, const struct stack_item *item,
                       const struct masker_model *model, int max_keys, struct error *err)
 {
@@ -35,11 +29,6 @@ static bool open_slot(struct stack_index *s, int i, const struct stack_item *ite
         return fail_code(err, EXIT_CODE_NO_DEVICE,
                          "%s is not there on the %s backend; use --backend cpu", m->name,
                          s->backend->name);
-    if (!s->backend->caps_top_p && top_p_of(item) > 0)
-        return fail_code(err, EXIT_CODE_NO_DEVICE,
-                         "%s: top_p is not there on the %s backend; leave it out, or use "
-                         "--backend cpu",
-                         m->name, s->backend->name);
     if (!m->index(&item->values, model, &config, &held, err))
         return fail_prefix(err, "%s", m->name);
     s->logit_scale[i] = m->logit_scale ? m->logit_scale(&config) : 1.0f;

@@ -30,7 +30,6 @@ static bool reserve(struct device *dev, const struct workspace_need *need)
 
 const struct backend backend_cpu = {
     .name = "cpu",
-    .caps_top_p = true,
     .open = cpu_device_open,
     .close = close_device,
     .describe = cpu_device_describe,

@@ -3,7 +3,6 @@
 
 static const struct backend backend_cuda = {
     .name = "cuda",
-    .caps_top_p = false,
     .open = cuda_device_open,
     .close = cuda_device_close,
     .describe = cuda_device_describe,

@@ -3,52 +3,17 @@
  *
  * Pages are few beside keys: one block makes a choice.  It keeps the pages' orders
  * (select_threshold.cuh) in shared memory, as far as there is room, and finds the threshold digit
- * by digit. */
-#include "kernels/cuda/select_bins.cuh"
-#include "kernels/cuda/select_threshold.cuh"
+ * by digit.  Where only a share of the mass is wanted, its threshold is found the same way, with
+ * masses in place of numbers (select_pages_mass.cuh), and the higher one counts. */
+#include "kernels/cuda/select_pages_mass.cuh"
 
 enum {
-    MIN_PAGES = 3, /* the reference takes no fewer, whatever the budget */
-    PAGE_DIGITS = 4,
-    PAGE_DIGIT_BITS = 8,
+    MIN_PAGES = 3,       /* the reference takes no fewer, whatever the budget */
     STAGED_PAGES = 32768 /* whose orders are kept in shared memory */
-};
-
-static_assert(1 << (int)PAGE_DIGIT_BITS == (int)N_BINS, "a digit has a bin");
-
-struct pages_job {
-    struct choose_job choose; /* its plan's last part is this masker */
-    int page_size;
-    int n_bit_words, n_staged; /* of pages_shared */
-};
-
-struct pages_shared {
-    struct choice choice;
-    bin_columns columns;
-    uint32_t bins[N_BINS];
-    int scratch[WARP];
-    uint32_t threshold;  /* the digits found so far */
-    int n_left;          /* pages to take of those that have these digits */
-    uint32_t *page_bits; /* [n_pages / 32] chosen, from the first visible page on */
-    uint32_t *orders;    /* [n_staged] of the first pages */
-    int n_staged;
 };
 
 /* --- The threshold ----------------------------------------------------------------------------
  */
-
-/* By the sum of the choice's heads' scores. */
-static __device__ __forceinline__ uint32_t page_order(const struct choice *c,
-                                                      const struct choose_job *job, int page)
-{
-    const float *scores =
-        job->sel.scores +
-        ((size_t)c->row * (size_t)job->sel.n_heads + (size_t)c->score_begin) * job->sel.stride;
-    float sum = __ldcg(scores + page);
-    for (int h = 1; h < c->score_end - c->score_begin; h++)
-        sum += __ldcg(scores + (size_t)h * job->sel.stride + page);
-    return order_of(sum);
-}
 
 /* Fetches the orders of pages from begin on, by the sum of the choice's heads' scores, several at a
  * time.  All threads; the caller's next barrier shows them. */
@@ -80,12 +45,6 @@ stage_orders(struct pages_shared *shared, const struct choose_job *job, int begi
             if (first + i * CHOOSE_THREADS < n)
                 shared->orders[first + i * CHOOSE_THREADS] = order_of(sum[i]);
     }
-}
-
-static __device__ __forceinline__ uint32_t order_at(const struct pages_shared *shared,
-                                                    const struct choose_job *job, int begin, int i)
-{
-    return i < shared->n_staged ? shared->orders[i] : page_order(&shared->choice, job, begin + i);
 }
 
 /* shared->threshold = the order of the n-th best page of [begin, end), n_left how many of those
@@ -202,8 +161,13 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
     int n = seen.begin < seen.end && c->e > 0 ? max((int)MIN_PAGES, c->e / job.page_size) : 0;
     n = min(n, end - begin);
     if (n > 0) {
-        stage_orders(shared, &job.choose, begin, end);
+        if (job.choose.top_p > 0.0)
+            stage_mass_orders(shared, &job.choose, begin, end);
+        else
+            stage_orders(shared, &job.choose, begin, end);
         find_threshold(shared, &job.choose, begin, end, n);
+        if (job.choose.top_p > 0.0)
+            limit_to_mass(shared, &job.choose, begin, end);
         mark_pages(shared, &job.choose, begin, end);
     }
     take_pages(shared, &job, begin, end, n);
@@ -212,17 +176,14 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
 void cuda_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
                        struct budget size, int page_size, double top_p, enum share share)
 {
-    assert(page_size > 0);
-    if (top_p > 0.0) {
-        cuda_fail(dev, "top-p of pages is not there on the cuda backend; use --backend cpu");
-        return;
-    }
+    assert(page_size > 0 && sel->group <= CHOOSE_MAX_GROUP);
     selection_catch_up(dev, sel);
-    selection_plan(dev, sel, SELECT_PAGES, size);
+    selection_plan(dev, sel, top_p > 0.0 ? SELECT_LIMITED : SELECT_PAGES, size);
     bool first = selection_choose(dev, sel, att, share);
     struct pages_job job = {};
     job.choose = choose_job_of(dev, sel, att, share, first, false);
     job.choose.split.team = 1;
+    job.choose.top_p = top_p;
     job.page_size = page_size;
     int n_choices = att->n_rows * job.choose.split.n_choices;
     int n_pages = ceil_div(att->max_keys, page_size);

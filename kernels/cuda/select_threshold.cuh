@@ -39,6 +39,8 @@ struct choose_job {
     bool lists;         /* of top-k: it makes the selection's lists too */
     double top_p;       /* of top-p */
     bool of_total;
+    bool limited;      /* to the choice's e keys */
+    float logit_scale; /* times which scores are logits */
 };
 
 /* What a block works on, in shared memory. */
@@ -248,8 +250,9 @@ make_orders(uint32_t order[BATCH_WORDS], const struct choice *c, const struct ch
         load_scores<FULL>(x, c, job, c->score_begin + h, base, own);
 #pragma unroll
         for (int i = 0; i < BATCH_WORDS; i++)
-            sum[i] =
-                MASS ? fmaf(masses->scale[h], expf(x[i] - masses->max[h]), sum[i]) : sum[i] + x[i];
+            sum[i] = MASS ? fmaf(masses->scale[h], expf(job->logit_scale * (x[i] - masses->max[h])),
+                                 sum[i])
+                          : sum[i] + x[i];
     }
 #pragma unroll
     for (int i = 0; i < BATCH_WORDS; i++)
@@ -359,7 +362,10 @@ sum_digits(const struct choice *c, const struct choose_job *job, const struct ma
             else if (MASS)
                 add_weight(sums, bin, fixed_mass(score_of(order[i]), point));
             else
-                add_weight(sums, bin, fixed_mass(expf(score_of(order[i]) - masses->max[0]), point));
+                add_weight(
+                    sums, bin,
+                    fixed_mass(expf(job->logit_scale * (score_of(order[i]) - masses->max[0])),
+                               point));
         }
     }
     __syncthreads();

@@ -1,5 +1,6 @@
 /* Top-p by score: the fewest best keys that hold a share of the softmax mass, with all that tie
- * with the last.
+ * with the last, up to a limit.  The limit's threshold is found as top-k's is, after that of the
+ * mass: the higher one counts.
  *
  * Per head, keys rank by score.  Per group, they rank by the mean of the heads' masses, each head's
  * taken over the same keys: those not selected yet, or all visible ones (of_total).  Masses are
@@ -38,9 +39,9 @@ static __device__ void head_pass(const struct choice *c, const struct choose_job
             if (!SUMS)
                 top = max(top, order_of(x[i]));
             else if (open >> i & 1)
-                left += fixed_mass(expf(x[i] - masses->max[h]), point);
+                left += fixed_mass(expf(job->logit_scale * (x[i] - masses->max[h])), point);
             else
-                held += fixed_mass(expf(x[i] - masses->max[h]), point);
+                held += fixed_mass(expf(job->logit_scale * (x[i] - masses->max[h])), point);
         }
     }
     for (int offset = WARP / 2; offset > 0; offset /= 2) {
@@ -112,6 +113,38 @@ static __device__ void find_scale(const struct choice *c, const struct choose_jo
     __syncthreads();
 }
 
+/* What is taken: orders above `order`, and of those that equal it the first n_ties of the team,
+ * `before` of which lie in slices before this block's. */
+struct taking {
+    uint32_t order;
+    bool all_ties;
+    int n_ties, before;
+};
+
+/* False: nothing is.  All threads. */
+template <bool MASS>
+static __device__ __forceinline__ bool
+find_taking(struct taking *out, const struct choice *c, const struct choose_job *job,
+            struct masses *masses, uint32_t *staged, struct digit_sums *sums, struct team *team,
+            unsigned long long *scratch)
+{
+    find_max(c, job, masses, team);
+    if (MASS || job->of_total)
+        find_scale(c, job, masses, team);
+    struct threshold t = threshold_find<true, MASS>(c, job, masses, staged, sums, team, scratch);
+    *out = {t.flag == THRESHOLD_ALL ? 1 : t.prefix, true, 0, 0};
+    if (t.flag == THRESHOLD_NOTHING || !job->limited)
+        return t.flag != THRESHOLD_NOTHING;
+    struct threshold limit =
+        threshold_find<false, MASS>(c, job, masses, staged, sums, team, scratch);
+    if (limit.flag == THRESHOLD_SEARCHED && limit.prefix >= out->order) {
+        const struct threshold *result = (const struct threshold *)team->results;
+        *out = {limit.prefix, limit.target + 1 == limit.in_digit, (int)limit.target + 1,
+                (int)__ldcg(&result->before[team->member])};
+    }
+    return limit.flag != THRESHOLD_NOTHING;
+}
+
 /* MASS: the choices are a group's. */
 template <bool MASS>
 __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
@@ -129,20 +162,14 @@ __global__ void __launch_bounds__(CHOOSE_THREADS, 1)
     dependency_wait();
     dependency_release();
     for (; unit < job.split.n_units; unit += gridDim.x) {
-        struct threshold t = {};
+        struct taking t;
         choice_start(&c, &team, &job, unit);
-        t.flag = THRESHOLD_NOTHING;
-        if (!c.idle) {
-            find_max(&c, &job, &masses, &team);
-            if (MASS || job.of_total)
-                find_scale(&c, &job, &masses, &team);
-            t = threshold_find<true, MASS>(&c, &job, &masses, staged, &sums, &team, scratch);
-        }
-        if (t.flag == THRESHOLD_NOTHING)
+        bool idle = c.idle || (job.limited && c.e == 0);
+        if (idle || !find_taking<MASS>(&t, &c, &job, &masses, staged, &sums, &team, scratch))
             choice_pass(&c, &job);
         else
-            take_orders<MASS>(&c, &job, &masses, staged, t.flag == THRESHOLD_ALL ? 1 : t.prefix,
-                              true, 0, 0, NULL);
+            take_orders<MASS>(&c, &job, &masses, staged, t.order, t.all_ties, t.n_ties, t.before,
+                              (int *)scratch);
     }
 }
 
@@ -150,19 +177,19 @@ void cuda_select_top_p(struct device *dev, struct selection *sel, const struct a
                        double top_p, bool of_total, struct budget most, float logit_scale,
                        enum share share)
 {
-    if (most.is_fraction || most.value > 0.0 || logit_scale != 1.0f) {
-        cuda_fail(dev, "top-p with a limit is not there on the cuda backend; use --backend cpu");
-        return;
-    }
     selection_catch_up(dev, sel);
     selection_write_scores(dev, sel);
-    struct budget size = {false, top_p};
-    assert(sel->group <= CHOOSE_MAX_GROUP);
-    selection_plan(dev, sel, SELECT_TOP_P, size);
+    struct budget share_of_mass = {false, top_p};
+    bool limited = most.is_fraction || most.value > 0.0;
+    assert(sel->group <= CHOOSE_MAX_GROUP && logit_scale > 0.0f);
+    selection_plan(dev, sel, limited ? SELECT_LIMITED : SELECT_TOP_P,
+                   limited ? most : share_of_mass);
     bool first = selection_choose(dev, sel, att, share);
     struct choose_job job = choose_job_of(dev, sel, att, share, first, false);
     job.top_p = top_p > 0.0 ? top_p : 0.0;
     job.of_total = of_total;
+    job.limited = limited;
+    job.logit_scale = logit_scale;
     size_t n_bytes = (size_t)job.n_staged_words * 32 * sizeof(uint32_t);
     void (*kernel)(struct choose_job) =
         share == SHARE_GROUP ? top_p_kernel<true> : top_p_kernel<false>;

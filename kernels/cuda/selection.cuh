@@ -22,7 +22,8 @@ enum select_kind {
     SELECT_SINK,
     SELECT_LOCAL,
     SELECT_TOP_K,
-    SELECT_TOP_P, /* value = top_p */
+    SELECT_TOP_P,   /* value = top_p */
+    SELECT_LIMITED, /* by mass, at most so many: never full */
     SELECT_RANDOM,
     SELECT_PAGES,
     SELECT_IF_SHORT, /* full or nothing */
@@ -173,6 +174,7 @@ part_counts(const struct select_part *part, const struct call_shape *shape, int 
         *full = part->value >= 1.0;
         return true;
     case SELECT_RANDOM:
+    case SELECT_LIMITED:
         *full = false;
         return *e > 0;
     default:
