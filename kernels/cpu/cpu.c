@@ -75,4 +75,5 @@ const struct backend backend_cpu = {
     .score_index = cpu_score_index,
     .select_pages = cpu_select_pages,
     .select_if_short = cpu_select_if_short,
+    .select_again = cpu_select_again,
 };

@@ -174,6 +174,8 @@ void cpu_select_pages(struct device *dev, struct selection *sel, const struct at
                       struct budget size, int page_size, double top_p, enum share share);
 void cpu_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
                          struct budget size, int more);
+void cpu_select_again(struct device *dev, struct selection *sel, const struct attention *att,
+                      const struct selection *from);
 void cpu_selection_put(struct device *dev, struct selection *sel, int row, int head,
                        const int32_t *keys, const float *prob, int n);
 int cpu_selection_get(struct device *dev, const struct selection *sel, int row, int head,
