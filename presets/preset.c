@@ -86,16 +86,17 @@ static bool stack_from_file(struct stack *out, const char *path, struct error *e
     return ok;
 }
 
-/* "MASKER:..." or "MASKER,...": a short form, whose last parameter may be a file's path. */
+/* "MASKER:...", "MASKER,..." or "dense; ...": a short form, whose last parameter may be a file's
+ * path. */
 static bool starts_with_masker(const char *spec)
 {
     char name[32];
-    size_t n = strcspn(spec, ":,");
+    size_t n = strcspn(spec, ":,;");
     if (!spec[n] || n >= sizeof name)
         return false;
     memcpy(name, spec, n);
     name[n] = '\0';
-    return masker_find(name) != NULL;
+    return masker_find(name) != NULL || strcmp(name, "dense") == 0;
 }
 
 static bool names_file(const char *spec)
@@ -115,7 +116,7 @@ bool preset_stack(struct stack *out, const char *spec, struct error *err)
         return stack_from_file(out, spec, err);
     if (stack_parse(out, spec, err))
         return true;
-    if (err && !strpbrk(spec, ":,{[") && *spec) {
+    if (err && !strpbrk(spec, ":,;{[") && *spec) {
         struct preset_list list = preset_list_stacks();
         struct buf names = {0};
         for (size_t i = 0; i < list.n; i++)

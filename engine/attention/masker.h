@@ -62,7 +62,9 @@ struct masker_call {
     const struct attention *att;
     const struct key_index *index; /* up to date; NULL for maskers without one */
     float logit_scale;             /* times which the index's scores are logits */
-    int slot; /* the masker's index in its stack: keys its state and its random numbers */
+    int slot;                      /* the masker's index in its list: keys its random numbers */
+    /* What the masker's source_layer chose in this step; NULL for maskers without one. */
+    const struct selection *again;
 };
 
 /* The model whose keys an index is over. */
@@ -94,6 +96,9 @@ struct masker {
                   struct key_index_config *out, void **held, struct error *err);
     /* masker_call's logit_scale; NULL: 1, the scores are logits as they are. */
     float (*logit_scale)(const struct key_index_config *config);
+    /* The earlier layer whose selection select takes over; NULL: it chooses by itself.  Such a
+     * masker works in steps of one row; in calls of several rows its layers are dense. */
+    int (*source_layer)(const struct masker_values *values);
 };
 
 /* NULL-terminated. */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/attention/stack_reuse.h"
 #include "engine/base/memory.h"
 
 enum {
@@ -46,6 +47,7 @@ struct sparse_attention {
     int max_rows;                /* of a piece */
     struct selection *selection; /* NULL for a dense stack */
     struct stack_index index;
+    struct stack_reuse reuse;
     struct step_state *context_step; /* (device) a call without rows after the context */
     bool probing;
     struct probe_sums probe;
@@ -93,7 +95,7 @@ uint64_t sparse_attention_bytes(const struct stack *stack, const struct backend 
     const struct model_config *config = model->config;
     if (stack_is_dense(stack))
         return 0;
-    int rows = device_max_rows(backend, dev, config, max_keys);
+    int rows = device_max_rows(backend, dev, config, max_keys) + stack_reuse_count(stack);
     return (uint64_t)rows * row_bytes(config->n_heads, config->n_kv_heads, max_keys) +
            stack_index_bytes(stack, backend, dev, model, max_keys);
 }
@@ -111,20 +113,37 @@ struct attention sparse_attention_rows(const struct attention *att, int first, i
     return piece;
 }
 
-void sparse_attention_select(const struct stack *stack, const struct stack_index *index,
-                             struct selection *sel, const struct attention *att)
+/* reuse: of the step that the call is of. */
+static void run_maskers(const struct stack *stack, const struct stack_index *index,
+                        const struct stack_reuse *reuse, struct selection *sel,
+                        const struct attention *att)
 {
     const struct backend *backend = index->backend;
+    struct stack_list list = stack_list_at(stack, stack_list_of_layer(stack, att->layer));
     backend->selection_begin(index->dev, sel, att);
-    for (int i = 0; i < stack->n; i++) {
+    for (int i = list.first; i < list.first + list.n; i++) {
         const struct stack_item *item = &stack->items[i];
         if (item->off || !item->masker->select)
             continue;
-        struct masker_call call = {
-            backend, index->dev, sel, att, index->slot[i], index->logit_scale[i], i};
+        struct masker_call call = {.backend = backend,
+                                   .dev = index->dev,
+                                   .selection = sel,
+                                   .att = att,
+                                   .index = index->slot[i],
+                                   .logit_scale = index->logit_scale[i],
+                                   .slot = i - list.first,
+                                   .again = stack_reuse_of_item(reuse, item)};
         item->masker->select(&call, &item->values);
     }
     backend->selection_end(index->dev, sel, att);
+}
+
+void sparse_attention_select(const struct stack *stack, const struct stack_index *index,
+                             struct selection *sel, const struct attention *att)
+{
+    static const struct stack_reuse none;
+    assert(!stack_reuse_in_layer(stack, att->layer));
+    run_maskers(stack, index, &none, sel, att);
 }
 
 /* A sink as long as the call declares it full. */
@@ -150,6 +169,10 @@ bool sparse_attention_once(const struct stack *stack, const struct backend *back
                            struct device *dev, struct selection *sel, const struct attention *att,
                            struct error *err)
 {
+    if (stack->n_groups)
+        return fail_code(err, EXIT_CODE_USAGE,
+                         "this is one attention call and not a model's layer; give it a stack "
+                         "without groups of layers");
     if (stack_is_dense(stack)) {
         select_all(backend, dev, sel, att);
     } else {
@@ -211,12 +234,13 @@ void sparse_attention_us_reset(struct sparse_attention *s)
 
 /* --- Probing ------------------------------------------------------------------------------ */
 
-static void probe_piece(struct sparse_attention *s, const struct attention *piece)
+static void probe_piece(struct sparse_attention *s, const struct attention *piece,
+                        const struct selection *sel)
 {
     struct probe_sums *p = &s->probe;
     assert(piece->layer >= 0 && piece->layer < s->n_layers);
     size_t n = (size_t)piece->n_rows * (size_t)s->n_heads;
-    s->backend->probe(s->dev, piece, s->selection, &p->device);
+    s->backend->probe(s->dev, piece, sel, &p->device);
     s->backend->download(s->dev, p->rows_recall, p->device.recall, n * sizeof(float));
     s->backend->download(s->dev, p->rows_error, p->device.error, 2 * n * sizeof(float));
     double *recall = p->recall + (size_t)piece->layer * (size_t)s->n_heads;
@@ -226,6 +250,15 @@ static void probe_piece(struct sparse_attention *s, const struct attention *piec
         p->norm[piece->layer] += p->rows_error[2 * i + 1];
     }
     p->n_rows[piece->layer] += piece->n_rows;
+}
+
+/* A layer without a selection has all mass and no error. */
+static void probe_dense(struct sparse_attention *s, const struct attention *att)
+{
+    struct probe_sums *p = &s->probe;
+    for (int h = 0; h < s->n_heads; h++)
+        p->recall[(size_t)att->layer * (size_t)s->n_heads + (size_t)h] += att->n_rows;
+    p->n_rows[att->layer] += att->n_rows;
 }
 
 void sparse_attention_probe(struct sparse_attention *s, bool on)
@@ -302,24 +335,37 @@ static void probe_close(struct sparse_attention *s)
 static void attend_pieces(struct sparse_attention *s, const struct attention *att)
 {
     stack_index_update(&s->index, att);
+    struct selection *kept = att->n_rows == 1 ? stack_reuse_of_layer(&s->reuse, att->layer) : NULL;
+    struct selection *sel = kept ? kept : s->selection;
     for (int row = 0; row < att->n_rows; row += s->max_rows) {
         int left = att->n_rows - row;
         struct attention piece =
             sparse_attention_rows(att, row, left < s->max_rows ? left : s->max_rows);
-        sparse_attention_select(&s->stack, &s->index, s->selection, &piece);
-        s->backend->attend_selected(s->dev, &piece, s->selection);
+        run_maskers(&s->stack, &s->index, &s->reuse, sel, &piece);
+        s->backend->attend_selected(s->dev, &piece, sel);
         if (s->probing)
-            probe_piece(s, &piece);
+            probe_piece(s, &piece, sel);
     }
+}
+
+/* Several rows may be more than one piece, and a piece's selection is gone before the next layer
+ * runs: whoever takes a selection over is dense there, however many pieces there are. */
+static bool attends_densely(const struct sparse_attention *s, const struct attention *att)
+{
+    return !s->selection || stack_layer_is_dense(&s->stack, att->layer) ||
+           (att->n_rows > 1 && stack_reuse_in_layer(&s->stack, att->layer));
 }
 
 static void attend(void *user, const struct attention *att)
 {
     struct sparse_attention *s = user;
-    if (s->selection)
+    if (!attends_densely(s, att)) {
         attend_pieces(s, att);
-    else
-        s->backend->attend_dense(s->dev, att);
+        return;
+    }
+    s->backend->attend_dense(s->dev, att);
+    if (s->selection && s->probing)
+        probe_dense(s, att);
 }
 
 static void attend_timed(void *user, const struct attention *att)
@@ -386,6 +432,10 @@ struct sparse_attention *sparse_attention_open(const struct stack *stack,
     s->n_layers = config->n_layers;
     s->n_heads = config->n_heads;
     s->clock = xcalloc(1, sizeof *s->clock);
+    if (!stack_check_layers(stack, config->n_layers, err)) {
+        sparse_attention_close(s);
+        return NULL;
+    }
     if (stack_is_dense(stack))
         return s;
     s->max_rows = device_max_rows(backend, dev, config, max_keys);
@@ -393,7 +443,8 @@ struct sparse_attention *sparse_attention_open(const struct stack *stack,
         backend->selection_open(dev, s->max_rows, s->n_heads, config->n_kv_heads, max_keys);
     s->context_step = backend->alloc(dev, sizeof *s->context_step);
     bool ok = (s->selection && s->context_step && probe_open(s)) || fail_memory(s, max_keys, err);
-    if (ok && stack_index_open(&s->index, stack, backend, dev, model, max_keys, err))
+    if (ok && stack_index_open(&s->index, stack, backend, dev, model, max_keys, err) &&
+        stack_reuse_open(&s->reuse, stack, backend, dev, config, max_keys, err))
         return s;
     sparse_attention_close(s);
     return NULL;
@@ -403,6 +454,7 @@ void sparse_attention_close(struct sparse_attention *s)
 {
     if (!s)
         return;
+    stack_reuse_close(&s->reuse);
     stack_index_close(&s->index);
     probe_close(s);
     if (s->context_step)

@@ -15,8 +15,11 @@
 struct sparse_attention;
 
 /* For calls of up to max_keys keys of a model of this shape; its folder may hold files that maskers
- * look for (NULL: none).  NULL: out of memory, err says the need, or a masker's index cannot be
- * had. The stack is copied. */
+ * look for (NULL: none).  Each layer runs its own list of the stack.  NULL: out of memory, err says
+ * the need, the stack names a layer that the model has not, or a masker cannot be had on this
+ * backend.  The stack is copied.
+ *   Where a layer takes an earlier one's selection over, calls come layer by layer, in order; calls
+ * of several rows are dense in that layer. */
 struct sparse_attention *sparse_attention_open(const struct stack *stack,
                                                const struct backend *backend, struct device *dev,
                                                const struct masker_model *model, int max_keys,
@@ -66,15 +69,15 @@ int sparse_attention_max_rows(int n_heads, int n_kv_heads, int max_keys);
  * same K: chopping changes no selection and no output. */
 struct attention sparse_attention_rows(const struct attention *att, int first, int n_rows);
 
-/* The choosing alone: sel holds what a stack that is not dense selects for one call.  index was
- * opened for the stack and is up to date. */
+/* The choosing alone: sel holds what the call's layer selects, one that is not dense and takes no
+ * other layer's selection over.  index was opened for the stack and is up to date. */
 void sparse_attention_select(const struct stack *stack, const struct stack_index *index,
                              struct selection *sel, const struct attention *att);
 
 /* Runs the stack once on one attention call or a piece of one (any number of rows that
  * selection_open accepted): `debug attention` and tests.  Indexes are made for this call alone. sel
- * is left for selection_get; a dense stack makes it full.  False: a masker's index cannot be had.
- */
+ * is left for selection_get; a dense stack makes it full.  False: a masker's index cannot be had,
+ * or the stack has groups of layers. */
 bool sparse_attention_once(const struct stack *stack, const struct backend *backend,
                            struct device *dev, struct selection *sel, const struct attention *att,
                            struct error *err);

@@ -1,28 +1,116 @@
-/* Stacks as values: adding, moving, comparing and checking. */
+/* Stacks as values: adding, moving and comparing. */
 #include "engine/attention/stack.h"
 
 #include <assert.h>
 #include <string.h>
 
-bool stack_add(struct stack *s, const struct masker *m, struct error *err)
+/* --- Lists -------------------------------------------------------------------------------- */
+
+static int *list_length(struct stack *s, int list)
 {
-    if (s->n >= STACK_MAX_MASKERS)
-        return fail(err, "%s: a stack holds at most %d maskers; remove one first", m->name,
-                    STACK_MAX_MASKERS);
-    s->items[s->n++] = (struct stack_item){.masker = m, .values = masker_defaults(m)};
+    return list ? &s->groups[list - 1].n : &s->n;
+}
+
+struct stack_list stack_list_at(const struct stack *s, int list)
+{
+    assert(list >= 0 && list <= s->n_groups);
+    if (list == 0)
+        return (struct stack_list){0, s->n};
+    struct stack_list out = {s->n, s->groups[list - 1].n};
+    for (int i = 0; i < list - 1; i++)
+        out.first += s->groups[i].n;
+    return out;
+}
+
+int stack_n_items(const struct stack *s)
+{
+    struct stack_list last = stack_list_at(s, s->n_groups);
+    return last.first + last.n;
+}
+
+int stack_list_of_layer(const struct stack *s, int layer)
+{
+    for (int i = 0; i < s->n_groups; i++)
+        if (layer_set_has(&s->groups[i].layers, layer))
+            return 1 + i;
+    return 0;
+}
+
+int stack_list_of_item(const struct stack *s, int item)
+{
+    assert(item >= 0 && item < stack_n_items(s));
+    int list = 0;
+    for (int end = s->n; item >= end; end += s->groups[list - 1].n)
+        list++;
+    return list;
+}
+
+struct layer_set stack_list_layers(const struct stack *s, int list)
+{
+    if (list > 0)
+        return s->groups[list - 1].layers;
+    struct layer_set taken = {0};
+    for (int i = 0; i < s->n_groups; i++)
+        taken = layer_set_union(&taken, &s->groups[i].layers);
+    return layer_set_others(&taken);
+}
+
+struct stack stack_of_list(const struct stack *s, int list)
+{
+    struct stack_list from = stack_list_at(s, list);
+    struct stack out = {.n = from.n};
+    memcpy(out.items, s->items + from.first, (size_t)from.n * sizeof s->items[0]);
+    return out;
+}
+
+/* --- Editing ------------------------------------------------------------------------------ */
+
+bool stack_add_to(struct stack *s, int list, const struct masker *m, struct error *err)
+{
+    int n = stack_n_items(s);
+    if (n >= STACK_MAX_MASKERS)
+        return fail(err,
+                    "%s: a stack holds at most %d maskers, those of its groups of layers "
+                    "included; remove one first",
+                    m->name, STACK_MAX_MASKERS);
+    struct stack_list to = stack_list_at(s, list);
+    int at = to.first + to.n;
+    memmove(&s->items[at + 1], &s->items[at], (size_t)(n - at) * sizeof s->items[0]);
+    s->items[at] = (struct stack_item){.masker = m, .values = masker_defaults(m)};
+    ++*list_length(s, list);
     return true;
 }
 
-void stack_remove(struct stack *s, int i)
+bool stack_add(struct stack *s, const struct masker *m, struct error *err)
 {
-    assert(i >= 0 && i < s->n);
-    memmove(&s->items[i], &s->items[i + 1], (size_t)(s->n - i - 1) * sizeof s->items[0]);
-    s->n--;
+    return stack_add_to(s, 0, m, err);
+}
+
+bool stack_add_group(struct stack *s, const struct layer_set *layers, struct error *err)
+{
+    assert(layer_set_first(layers) >= 0);
+    if (s->n_groups >= STACK_MAX_GROUPS)
+        return fail(err, "a stack has at most %d groups of layers; put layers alike into one group",
+                    STACK_MAX_GROUPS);
+    for (int i = 0; i < s->n_groups; i++) {
+        int common = layer_set_common(&s->groups[i].layers, layers);
+        if (common >= 0)
+            return fail(err, "layer %d is in an earlier group already; leave it in one", common);
+    }
+    s->groups[s->n_groups++] = (struct layer_group){.layers = *layers};
+    return true;
+}
+
+void stack_remove(struct stack *s, int item)
+{
+    int n = stack_n_items(s), list = stack_list_of_item(s, item);
+    memmove(&s->items[item], &s->items[item + 1], (size_t)(n - item - 1) * sizeof s->items[0]);
+    --*list_length(s, list);
 }
 
 void stack_move(struct stack *s, int from, int to)
 {
-    assert(from >= 0 && from < s->n && to >= 0 && to < s->n);
+    assert(stack_list_of_item(s, from) == stack_list_of_item(s, to));
     struct stack_item moved = s->items[from];
     int step = from < to ? 1 : -1;
     for (int i = from; i != to; i += step)
@@ -30,12 +118,24 @@ void stack_move(struct stack *s, int from, int to)
     s->items[to] = moved;
 }
 
-bool stack_is_dense(const struct stack *s)
+/* --- What a stack is ---------------------------------------------------------------------- */
+
+static bool items_are_dense(const struct stack *s, struct stack_list list)
 {
-    for (int i = 0; i < s->n; i++)
+    for (int i = list.first; i < list.first + list.n; i++)
         if (!s->items[i].off && s->items[i].masker->select)
             return false;
     return true;
+}
+
+bool stack_is_dense(const struct stack *s)
+{
+    return items_are_dense(s, (struct stack_list){0, stack_n_items(s)});
+}
+
+bool stack_layer_is_dense(const struct stack *s, int layer)
+{
+    return items_are_dense(s, stack_list_at(s, stack_list_of_layer(s, layer)));
 }
 
 static bool values_equal(const struct masker *m, const struct masker_values *a,
@@ -50,9 +150,13 @@ static bool values_equal(const struct masker *m, const struct masker_values *a,
 
 bool stack_equal(const struct stack *a, const struct stack *b)
 {
-    if (a->n != b->n)
+    if (a->n != b->n || a->n_groups != b->n_groups)
         return false;
-    for (int i = 0; i < a->n; i++) {
+    for (int i = 0; i < a->n_groups; i++)
+        if (a->groups[i].n != b->groups[i].n ||
+            !layer_set_equal(&a->groups[i].layers, &b->groups[i].layers))
+            return false;
+    for (int i = 0; i < stack_n_items(a); i++) {
         const struct stack_item *x = &a->items[i], *y = &b->items[i];
         if (x->masker != y->masker || x->off != y->off ||
             !values_equal(x->masker, &x->values, &y->values))
@@ -63,28 +167,8 @@ bool stack_equal(const struct stack *a, const struct stack *b)
 
 bool stack_reads_all_keys(const struct stack *s)
 {
-    for (int i = 0; i < s->n; i++)
+    for (int i = 0; i < stack_n_items(s); i++)
         if (!s->items[i].off && s->items[i].masker->reads_all_keys)
             return true;
     return false;
-}
-
-bool stack_check(const struct stack *s, struct error *err)
-{
-    const struct masker *sampler = NULL;
-    for (int i = 0; i < s->n; i++) {
-        const struct masker *m = s->items[i].masker;
-        for (int j = 0; j < m->n_params; j++)
-            if (!param_check(&m->params[j], s->items[i].values.param[j], err))
-                return fail_prefix(err, "%s", m->name);
-        if (m->kind != MASKER_SAMPLER || s->items[i].off)
-            continue;
-        if (sampler)
-            return fail(err,
-                        "%s: at most one sampling masker is allowed in a stack, and %s is one "
-                        "already; remove one or turn it off",
-                        m->name, sampler->name);
-        sampler = m;
-    }
-    return true;
 }

@@ -42,12 +42,15 @@ bool stack_index_open(struct stack_index *out, const struct stack *stack,
                       const struct masker_model *model, int max_keys, struct error *err)
 {
     struct stack_index s = {.backend = backend, .dev = dev};
-    for (int i = 0; i < stack->n; i++)
-        if (asks_for_index(&stack->items[i]) &&
-            !open_slot(&s, i, &stack->items[i], model, max_keys, err)) {
+    for (int i = 0; i < stack_n_items(stack); i++) {
+        if (!asks_for_index(&stack->items[i]))
+            continue;
+        s.layers[i] = stack_list_layers(stack, stack_list_of_item(stack, i));
+        if (!open_slot(&s, i, &stack->items[i], model, max_keys, err)) {
             stack_index_close(&s);
             return false;
         }
+    }
     *out = s;
     return true;
 }
@@ -64,7 +67,7 @@ void stack_index_close(struct stack_index *s)
 void stack_index_update(const struct stack_index *s, const struct attention *att)
 {
     for (int i = 0; i < STACK_MAX_MASKERS; i++)
-        if (s->slot[i])
+        if (s->slot[i] && layer_set_has(&s->layers[i], att->layer))
             s->backend->index_update(s->dev, s->slot[i], att);
 }
 
@@ -72,7 +75,7 @@ uint64_t stack_index_bytes(const struct stack *stack, const struct backend *back
                            struct device *dev, const struct masker_model *model, int max_keys)
 {
     uint64_t n_bytes = 0;
-    for (int i = 0; i < stack->n && backend->index_bytes; i++) {
+    for (int i = 0; i < stack_n_items(stack) && backend->index_bytes; i++) {
         struct key_index_config config = shape_of(model, max_keys);
         struct error err;
         if (asks_for_index(&stack->items[i]) &&

@@ -5,6 +5,7 @@
  * its "params", where its readers do not look. */
 #include "engine/attention/stack.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,6 +34,15 @@ static bool value_from_json(struct stack_item *item, int i, const struct json *v
     return true;
 }
 
+static struct stack_item *add_item(struct stack *s, int list, const struct masker *m,
+                                   struct error *err)
+{
+    if (!stack_add_to(s, list, m, err))
+        return NULL;
+    struct stack_list to = stack_list_at(s, list);
+    return &s->items[to.first + to.n - 1];
+}
+
 static int reference_param_index(const struct masker *m, const char *name)
 {
     for (int i = 0; i < m->n_params; i++)
@@ -42,7 +52,7 @@ static int reference_param_index(const struct masker *m, const char *name)
 }
 
 /* One {"masker":"sink","sink_size":4,"off":true}. */
-static bool item_from_json(struct stack *s, const struct json *v, struct error *err)
+static bool item_from_json(struct stack *s, int list, const struct json *v, struct error *err)
 {
     const char *name = json_string(json_get(v, "masker"));
     if (!name)
@@ -50,9 +60,9 @@ static bool item_from_json(struct stack *s, const struct json *v, struct error *
     const struct masker *m = masker_find(name);
     if (!m)
         return stack_unknown_masker(name, err);
-    if (!stack_add(s, m, err))
+    struct stack_item *item = add_item(s, list, m, err);
+    if (!item)
         return false;
-    struct stack_item *item = &s->items[s->n - 1];
     for (const struct json *c = json_first(v); c; c = json_next(c)) {
         const char *key = json_key(c);
         if (strcmp(key, "masker") == 0)
@@ -100,7 +110,7 @@ static bool params_from_reference(struct stack_item *item, const struct json *pa
 
 /* One {"type":"SinkMaskerConfig","params":{"sink_size":128}}, or with the parameters beside the
  * type as the reference's own dumps have them. */
-static bool item_from_reference(struct stack *s, const struct json *v, struct error *err)
+static bool item_from_reference(struct stack *s, int list, const struct json *v, struct error *err)
 {
     const char *type = json_string(json_get(v, "type"));
     if (!type)
@@ -113,47 +123,83 @@ static bool item_from_reference(struct stack *s, const struct json *v, struct er
     const struct json *params = json_get(v, "params");
     if (params && !json_is_object(params))
         return fail(err, "%s: \"params\" must be an object", type);
-    if (!stack_add(s, m, err))
+    struct stack_item *item = add_item(s, list, m, err);
+    if (!item)
         return false;
-    struct stack_item *item = &s->items[s->n - 1];
     return params_from_reference(item, params ? params : v, false, err) &&
            params_from_reference(item, params ? json_get(v, "attnscope") : NULL, true, err);
 }
 
-/* The list of items and which form it has; NULL with a sentence if v has neither. */
-static const struct json *find_items(const struct json *v, bool *is_reference, struct error *err)
+/* Where the maskers of all layers are, the groups of layers (NULL: none), and which form it is;
+ * false with a sentence if v has none. */
+static bool find_lists(const struct json *v, const struct json **items, const struct json **groups,
+                       bool *is_reference, struct error *err)
 {
     const struct json *search = json_get(v, "sparse_config"); /* results of its searches */
     const struct json *root = json_is_object(search) ? search : v;
-    const struct json *items = json_get(root, "masker_configs");
-    *is_reference = items != NULL;
-    if (!items)
-        items = json_is_array(root) ? root : json_get(root, "stack");
-    if (json_is_array(items))
-        return items;
-    fail(err, "a stack is an array of maskers, {\"stack\":[...]} or {\"masker_configs\":[...]}");
-    return NULL;
+    const struct json *body =
+        json_is_array(root) || json_get(root, "maskers") ? root : json_get(root, "stack");
+    *items = json_get(root, "masker_configs");
+    *is_reference = *items != NULL;
+    *groups = NULL;
+    if (!*is_reference && json_is_object(body)) {
+        *items = json_get(body, "maskers");
+        *groups = json_get(body, "layers");
+    } else if (!*is_reference) {
+        *items = body;
+    }
+    if (!json_is_array(*items))
+        return fail(err, "a stack is an array of maskers, {\"stack\":[...]}, "
+                         "{\"maskers\":[...],\"layers\":[...]} or {\"masker_configs\":[...]}");
+    return !*groups || json_is_array(*groups) ||
+           fail(err, "\"layers\" must be an array of {\"layers\":\"0-1\",\"maskers\":[...]}");
+}
+
+static bool list_from_json(struct stack *s, int list, const struct json *items, bool is_reference,
+                           struct error *err)
+{
+    int i = 1;
+    for (const struct json *item = json_first(items); item; item = json_next(item), i++) {
+        bool typed = is_reference || json_get(item, "type");
+        bool ok = json_is_object(item) ? true : fail(err, "it must be an object");
+        if (!ok ||
+            !(typed ? item_from_reference(s, list, item, err) : item_from_json(s, list, item, err)))
+            return fail_prefix(err, "masker %d", i);
+    }
+    return true;
+}
+
+/* One {"layers":"0-1,16","maskers":[...]}. */
+static bool group_from_json(struct stack *s, const struct json *v, struct error *err)
+{
+    const char *names = json_string(json_get(v, "layers"));
+    const struct json *items = json_get(v, "maskers");
+    if (!names || !json_is_array(items))
+        return fail(err, "a group of layers is {\"layers\":\"0-1\",\"maskers\":[...]}");
+    for (const struct json *c = json_first(v); c; c = json_next(c))
+        if (strcmp(json_key(c), "layers") != 0 && strcmp(json_key(c), "maskers") != 0)
+            return fail(err, "a group of layers has no \"%.60s\", only \"layers\" and \"maskers\"",
+                        json_key(c));
+    struct layer_set layers;
+    bool ok = layer_set_parse(&layers, names, err) && stack_add_group(s, &layers, err) &&
+              list_from_json(s, s->n_groups, items, false, err);
+    return ok || stack_fail_in_layers(names, err);
 }
 
 bool stack_from_json(struct stack *out, const struct json *v, const char *name, struct error *err)
 {
     struct stack s = {0};
     bool is_reference;
-    const struct json *items = find_items(v, &is_reference, err);
-    if (!items)
+    const struct json *items, *groups;
+    bool ok = find_lists(v, &items, &groups, &is_reference, err) &&
+              list_from_json(&s, 0, items, is_reference, err);
+    for (const struct json *group = json_first(groups); ok && group; group = json_next(group))
+        ok = group_from_json(&s, group, err);
+    if (!ok || !stack_check(&s, err))
         return fail_prefix(err, "%s", name);
     const char *title = json_string(json_get(v, "name"));
     if (title)
         snprintf(s.name, sizeof s.name, "%s", title);
-    int i = 1;
-    for (const struct json *item = json_first(items); item; item = json_next(item), i++) {
-        bool typed = is_reference || json_get(item, "type");
-        bool ok = json_is_object(item) ? true : fail(err, "it must be an object");
-        if (!ok || !(typed ? item_from_reference(&s, item, err) : item_from_json(&s, item, err)))
-            return fail_prefix(err, "%s: masker %d", name, i);
-    }
-    if (!stack_check(&s, err))
-        return fail_prefix(err, "%s", name);
     *out = s;
     return true;
 }
@@ -174,10 +220,11 @@ static void set_value(struct json *object, const char *key, const struct stack_i
         json_set_number(object, key, value.value);
 }
 
-struct json *stack_items_to_json(const struct stack *s)
+static struct json *list_to_json(const struct stack *s, int which)
 {
     struct json *items = json_new_array();
-    for (int i = 0; i < s->n; i++) {
+    struct stack_list list = stack_list_at(s, which);
+    for (int i = list.first; i < list.first + list.n; i++) {
         const struct stack_item *item = &s->items[i];
         struct json *v = json_new_object();
         json_set_string(v, "masker", item->masker->name);
@@ -188,6 +235,25 @@ struct json *stack_items_to_json(const struct stack *s)
         json_add(items, v);
     }
     return items;
+}
+
+struct json *stack_items_to_json(const struct stack *s)
+{
+    if (!s->n_groups)
+        return list_to_json(s, 0);
+    struct json *v = json_new_object(), *groups = json_new_array();
+    for (int i = 0; i < s->n_groups; i++) {
+        struct json *group = json_new_object();
+        struct buf layers = {0};
+        layer_set_write(&s->groups[i].layers, &layers);
+        json_set_string(group, "layers", layers.data);
+        json_set(group, "maskers", list_to_json(s, 1 + i));
+        json_add(groups, group);
+        buf_free(&layers);
+    }
+    json_set(v, "maskers", list_to_json(s, 0));
+    json_set(v, "layers", groups);
+    return v;
 }
 
 struct json *stack_to_json(const struct stack *s)
@@ -219,8 +285,16 @@ static struct json *item_to_reference(const struct stack_item *item)
     return v;
 }
 
+bool stack_has_reference_form(const struct stack *s, struct error *err)
+{
+    return !s->n_groups ||
+           fail(err, "the reference project's form has one list of maskers for all layers; a stack "
+                     "with groups of layers cannot be written in it");
+}
+
 struct json *stack_to_reference_json(const struct stack *s)
 {
+    assert(stack_has_reference_form(s, NULL));
     struct json *v = json_new_object(), *items = json_new_array();
     for (int i = 0; i < s->n; i++)
         if (!s->items[i].off && s->items[i].masker->reference_type)

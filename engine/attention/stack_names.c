@@ -38,3 +38,8 @@ bool stack_unknown_param(const struct masker *m, const char *name, struct error 
     }
     return unknown("parameter", &nearest, &list, err);
 }
+
+bool stack_fail_in_layers(const char *names, struct error *err)
+{
+    return *names ? fail_prefix(err, "layers %.40s", names) : fail_prefix(err, "layers");
+}

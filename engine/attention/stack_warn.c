@@ -1,6 +1,8 @@
 /* What is legal in a stack but likely not meant. */
 #include "engine/attention/stack.h"
 
+#include <string.h>
+
 enum { MANY_KEYS = 1 << 20 }; /* by which sizes are compared while their number is unknown */
 
 static void warn_sampler_not_last(const struct stack *s, struct buf *out)
@@ -188,7 +190,7 @@ static void warn_overlap(const struct stack *s, int n_keys, struct buf *out)
     }
 }
 
-void stack_warn(const struct stack *s, int n_keys, struct buf *out)
+static void warn_list(const struct stack *s, int n_keys, struct buf *out)
 {
     warn_idle(s, out);
     warn_sampler_not_last(s, out);
@@ -196,4 +198,25 @@ void stack_warn(const struct stack *s, int n_keys, struct buf *out)
     warn_of_everything(s, out);
     warn_budgets(s, n_keys, out);
     warn_overlap(s, n_keys, out);
+}
+
+void stack_warn(const struct stack *s, int n_keys, struct buf *out)
+{
+    for (int i = 0; i <= s->n_groups; i++) {
+        struct stack list = stack_of_list(s, i);
+        struct buf said = {0};
+        warn_list(&list, n_keys, &said);
+        for (char *line = said.data; line && *line;) {
+            char *end = strchr(line, '\n');
+            *end = '\0';
+            if (i > 0) {
+                buf_append_str(out, "layers ");
+                layer_set_write(&s->groups[i - 1].layers, out);
+                buf_append_str(out, ": ");
+            }
+            buf_printf(out, "%s\n", line);
+            line = end + 1;
+        }
+        buf_free(&said);
+    }
 }
