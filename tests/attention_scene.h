@@ -158,6 +158,21 @@ static inline struct stack parsed(const char *text)
     return s;
 }
 
+static inline struct sparse_attention *open_method(const char *stack_text, int n_layers,
+                                                   int max_keys)
+{
+    struct stack stack = parsed(stack_text);
+    struct model_config config = {
+        .n_layers = n_layers, .n_heads = N_HEADS, .n_kv_heads = N_KV_HEADS, .head_dim = HEAD_DIM};
+    struct masker_model model = {.config = &config};
+    struct error err = {0};
+    struct sparse_attention *s =
+        sparse_attention_open(&stack, backend, dev, &model, max_keys, &err);
+    if (!s)
+        fail_msg("%s", err.text);
+    return s;
+}
+
 static inline struct stack alone(const struct masker *m)
 {
     struct stack s = {0};

@@ -67,6 +67,13 @@ check parameter_out_of_range 2 'sink_size' "${ask[@]}" --stack sink:0
 check unknown_parameter 2 'size' "${ask[@]}" --stack sink:4:wrong=1
 check top_p_out_of_range 2 'top_p' "${ask[@]}" --stack oracle-topp:1.5
 check two_samplers 2 'one sampling masker' "${ask[@]}" --stack random:0.1,random:0.2
+check overlapping_layers 2 'layer 1 is in an earlier group' "${ask[@]}" --stack 'sink; layers 0-1: dense; layers 1: dense'
+check layers_backwards 2 'the range 5-3 runs backwards' "${ask[@]}" --stack 'sink; layers 5-3: dense'
+check layers_beyond_the_models 2 'names layer 8, but this model has 8 layers' "${ask[@]}" --stack 'sink; layers 7-8: dense'
+check reuse_of_a_later_layer 2 'layer 3 does not come before layer 0' "${ask[@]}" --stack reuse:3
+check bench_of_layers 2 'leave its groups of layers out' "$program" bench attention --stack tidal
+check debug_of_layers 2 'without groups of layers' "$program" debug attention \
+    --tensors "$source/tests/golden/maskers/inputs.safetensors" --case gqa_q1_k257 --out "$work/o" --stack tidal
 check broken_stack_json 2 'line 1' "${ask[@]}" --stack '[{"masker":"sink",}]'
 
 check markdown_of_nothing 2 'goes with --describe' "$program" stacks --markdown
@@ -171,6 +178,11 @@ shows() {
 shows a_stack_is_written_in_the_references_form '"type": *"SinkMaskerConfig"' "$program" stacks sink:4,local:64
 shows and_in_the_short_form '^sink:4,local:64$' "$program" stacks \
     '{"masker_configs":[{"type":"SinkMaskerConfig","params":{"sink_size":4}},{"type":"LocalMaskerConfig","params":{"window_size":64}}]}'
+shows groups_of_layers_in_the_short_form '^sink:4; layers 0-1: dense$' "$program" stacks 'sink:4;layers 1,0:dense'
+shows groups_of_layers_in_json '"layers": *\[{"layers":"0-1","maskers":\[\]}\]' "$program" stacks 'sink:4;layers 0-1:dense'
+shows the_references_form_has_no_layers '^the reference project.s form has one list' "$program" stacks tidal
+shows layers_attend_as_their_stacks '"density": *1' "${ask[@]}" --json --stack 'sink:1; layers 0-7: dense'
+shows layers_take_keys_over 'Paris' "${ask[@]}" --stack tidal
 shows help_defines_the_figures 'mass recall: .*softmax mass' "$program" ask --help
 expect doctor_is_healthy 0 "$program" doctor --json
 expect help_of_all_commands 0 bash -c "for c in ask resume models stacks doctor bench debug; do

@@ -222,6 +222,44 @@ static void test_an_invalid_stack_is_explained_in_words(void **state)
     app_free(&app);
 }
 
+static void expect_on_screen(int width, int height, const char *stack, const char *words)
+{
+    struct app app;
+    struct grid g;
+    struct buf text = {0};
+    struct stack s;
+    screen_state_fill(&app, width, height, 2, 35, false);
+    assert_true(stack_parse(&s, stack, NULL));
+    app_edit_stack(&app, &s);
+    grid_init(&g, 1, 1, false);
+    screen_render(&app, &g);
+    grid_to_text(&g, &text);
+    if (!strstr(text.data, words)) {
+        print_error("'%s' is not on\n%s\n", words, text.data);
+        fail();
+    }
+    buf_free(&text);
+    grid_free(&g);
+    app_free(&app);
+}
+
+static void test_groups_of_layers_are_listed_with_their_maskers(void **state)
+{
+    (void)state;
+    static const char stack[] =
+        "sink:4,local:64; layers 0-1: dense; layers 3,20-27: sink:8,local:32";
+    expect_on_screen(200, 50, stack, " 1 ● sink         4");
+    expect_on_screen(200, 50, stack, " 2 ● local        64");
+    expect_on_screen(200, 50, stack, " layers 0-1: dense ");
+    expect_on_screen(200, 50, stack, " layers 3,20-27 ");
+    expect_on_screen(200, 50, stack, " 1 ● sink         8");
+    expect_on_screen(200, 50, stack, " 2 ● local        32");
+    expect_on_screen(80, 24, "sink:4,local:64; layers 0-1: dense; layers 9: sink:8",
+                     "sink 4 › local 64 · layers 0-1: dense · layers 9: sink 8");
+    expect_on_screen(80, 24, "dense; layers 9: sink:8", "A: dense · layers 9: sink 8");
+    expect_on_screen(200, 50, "sink:4; layers 27-28: dense", "names layer 28");
+}
+
 static void test_a_frame_of_a_long_answer_is_quick(void **state)
 {
     (void)state;
@@ -256,6 +294,7 @@ int main(void)
         cmocka_unit_test(test_ascii_looks_as_drawn),
         cmocka_unit_test(test_a_changed_stack_marks_its_figures_old),
         cmocka_unit_test(test_an_invalid_stack_is_explained_in_words),
+        cmocka_unit_test(test_groups_of_layers_are_listed_with_their_maskers),
         cmocka_unit_test(test_a_frame_of_a_long_answer_is_quick),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

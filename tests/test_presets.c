@@ -57,6 +57,13 @@ static void test_stack_option_takes_names_files_json_and_short_forms(void **stat
     expect_stack(PRESETS "/stacks/oracle-p.json", "sink:4,local:64,oracle-topp:0.9");
     expect_stack("sink:4,double-sparsity:8:channels=a/b.json",
                  "sink:4,double-sparsity:8:channels=a/b.json");
+    expect_stack("quest-layers", "sink:4,local:64,quest:10%; layers 0-1: dense");
+    expect_stack("tidal", "reuse:4; layers 0-1: dense; layers 2,4: sink:4,local:64,"
+                          "oracle-topk:5%; layers 3: reuse:2");
+    expect_stack("dense; layers 0: double-sparsity:8:channels=a.json",
+                 "dense; layers 0: double-sparsity:8:channels=a.json");
+    expect_stack("sink; layers 0: double-sparsity:8:channels=a.json",
+                 "sink:128; layers 0: double-sparsity:8:channels=a.json");
 }
 
 static void test_bad_stack_options_say_what_there_is(void **state)
@@ -72,6 +79,7 @@ static void test_bad_stack_options_say_what_there_is(void **state)
     expect_refused(PRESETS "/samples/paris.json", "paris.json: a stack is an array",
                    EXIT_CODE_INVALID);
     expect_refused("sink:0", "sink_size must be > 0", EXIT_CODE_USAGE);
+    expect_refused("quest-layers; layers 0: dense", "there is no masker", EXIT_CODE_USAGE);
     expect_refused("", "the stack is empty", EXIT_CODE_USAGE);
 }
 

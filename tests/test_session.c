@@ -127,6 +127,31 @@ static void test_what_is_written_is_read_back(void **state)
     session_free(s);
 }
 
+static void test_groups_of_layers_survive_the_log_and_a_request(void **state)
+{
+    (void)state;
+    static const char text[] = "sink:4,reuse:3; layers 0-1: dense; layers 2-3: local:64,quest:5%";
+    struct request *r = xcalloc(1, sizeof *r);
+    struct stack stack;
+    request_init(r);
+    assert_true(stack_parse(&stack, text, NULL));
+    assert_true(request_add_lane(r, "A", &stack, NULL));
+    assert_true(request_add_question(r, "Who?", NULL));
+    struct session_log *log = create();
+    for (int i = 0; i < r->n_lanes; i++)
+        session_log_stack(log, i, r->lanes[i].name, &r->lanes[i].stack);
+    session_log_run(log, r);
+    session_log_close(log);
+    request_free(r);
+    free(r);
+    struct session *s = read_back();
+    assert_int_equal(s->n_lanes, 2);
+    assert_true(stack_equal(&s->lanes[1].stack, &stack));
+    assert_non_null(s->last_report);
+    assert_true(stack_equal(&s->last_report->request->lanes[1].stack, &stack));
+    session_free(s);
+}
+
 static void test_metrics_survive_a_record(void **state)
 {
     (void)state;
@@ -352,6 +377,8 @@ int main(void)
     signal(SIGXFSZ, SIG_IGN);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_is_written_is_read_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_groups_of_layers_survive_the_log_and_a_request, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_metrics_survive_a_record, set_up, tear_down),
         cmocka_unit_test(test_a_lost_device_survives_a_record),
         cmocka_unit_test_setup_teardown(test_a_torn_last_line_is_left_out_with_a_notice, set_up,

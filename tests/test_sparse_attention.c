@@ -67,20 +67,6 @@ static void test_a_call_in_pieces_equals_the_whole_call(void **state)
         }
 }
 
-static struct sparse_attention *open_method(const char *stack_text, int n_layers, int max_keys)
-{
-    struct stack stack = parsed(stack_text);
-    struct model_config config = {
-        .n_layers = n_layers, .n_heads = N_HEADS, .n_kv_heads = N_KV_HEADS, .head_dim = HEAD_DIM};
-    struct masker_model model = {.config = &config};
-    struct error err = {0};
-    struct sparse_attention *s =
-        sparse_attention_open(&stack, backend, dev, &model, max_keys, &err);
-    if (!s)
-        fail_msg("%s", err.text);
-    return s;
-}
-
 static void test_the_method_chops_and_equals_the_whole_call(void **state)
 {
     (void)state;

@@ -60,7 +60,7 @@ static void press_random_keys(struct app *app, int n)
     }
 }
 
-static void start_app(struct app *app)
+static void start_app_with(struct app *app, const char *text)
 {
     struct workbench_options options = {0};
     struct stack stack;
@@ -69,10 +69,15 @@ static void start_app(struct app *app)
     app_init(app, &options);
     app->width = 120;
     app->height = 40;
-    assert_true(stack_parse(&stack, "sink:4,local:64", &err));
+    assert_true(stack_parse(&stack, text, &err));
     lanes[1].stack = stack;
     lanes_name(&stack, lanes[1].name);
     lanes_load(&app->lanes, lanes, 2);
+}
+
+static void start_app(struct app *app)
+{
+    start_app_with(app, "sink:4,local:64");
 }
 
 static void test_undo_of_any_edits_gives_back_the_start(void **state)
@@ -81,7 +86,9 @@ static void test_undo_of_any_edits_gives_back_the_start(void **state)
     for (int seed = 0; seed < 200; seed++) {
         struct app app;
         random_state = (uint32_t)seed;
-        start_app(&app);
+        start_app_with(&app, seed % 2 ? "sink:4,local:64"
+                                      : "sink:4,local:64; layers 0-1: dense; layers 3: sink:8,"
+                                        "quest:5%; layers 4-7: reuse:3");
         struct lanes start = app.lanes;
         press_random_keys(&app, 60);
         struct lanes end = app.lanes;
@@ -95,6 +102,73 @@ static void test_undo_of_any_edits_gives_back_the_start(void **state)
         check_same(&app.lanes, end.lane, end.n, seed);
         app_free(&app);
     }
+}
+
+static void expect_stack(const struct app *app, const char *want)
+{
+    struct buf got = {0};
+    stack_write_short(&app->lanes.lane[1].stack, &got);
+    assert_string_equal(got.data, want);
+    buf_free(&got);
+}
+
+static void test_maskers_of_groups_are_edited_in_their_group(void **state)
+{
+    (void)state;
+    struct app app;
+    start_app_with(&app, "sink:4; layers 0-1: dense; layers 3: sink:8,local:16");
+    app.focus = PANE_STACK;
+    app_handle_key(&app, 'j');
+    app_handle_key(&app, '>');
+    expect_stack(&app, "sink:4; layers 0-1: dense; layers 3: sink:16,local:16");
+    act_stack_add(&app, "random");
+    assert_int_equal(app.masker_row, 3);
+    expect_stack(&app, "sink:4; layers 0-1: dense; layers 3: sink:16,local:16,random:0.1");
+    app_handle_key(&app, 'K');
+    app_handle_key(&app, 'K');
+    app_handle_key(&app, 'K'); /* the first of its list already */
+    assert_int_equal(app.masker_row, 1);
+    expect_stack(&app, "sink:4; layers 0-1: dense; layers 3: random:0.1,sink:16,local:16");
+    app_handle_key(&app, 'x');
+    app_handle_key(&app, 'x');
+    app_handle_key(&app, 'x');
+    expect_stack(&app, "sink:4; layers 0-1: dense; layers 3: dense");
+    assert_int_equal(app.masker_row, 0);
+    app_handle_key(&app, 'J');
+    act_stack_add(&app, "local");
+    expect_stack(&app, "sink:4,local:128; layers 0-1: dense; layers 3: dense");
+    app_free(&app);
+}
+
+static void test_a_stack_is_set_with_its_groups(void **state)
+{
+    (void)state;
+    struct app app;
+    start_app(&app);
+    act_stack_set(&app, "quest:5%; layers 0-1: dense");
+    expect_stack(&app, "quest:5%; layers 0-1: dense");
+    act_stack_set(&app, "quest:5%; layers 1-0: dense");
+    assert_non_null(strstr(app.message, "the range 1-0 runs backwards"));
+    expect_stack(&app, "quest:5%; layers 0-1: dense");
+    app_free(&app);
+}
+
+static void test_layers_beyond_the_loaded_models_are_not_valid(void **state)
+{
+    (void)state;
+    struct app app;
+    struct error err = {0};
+    start_app_with(&app, "sink:4; layers 0,8: dense");
+    const struct stack *s = &app.lanes.lane[1].stack;
+    assert_true(app_stack_check(&app, s, &err));
+    app.has_model = true;
+    app.model.n_layers = 9;
+    assert_true(app_stack_check(&app, s, &err));
+    app.model.n_layers = 8;
+    assert_false(app_stack_check(&app, s, &err));
+    assert_non_null(strstr(err.text, "this model has 8 layers"));
+    app.has_model = false;
+    app_free(&app);
 }
 
 static void test_an_edit_after_undo_forgets_the_redo(void **state)
@@ -241,6 +315,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_undo_of_any_edits_gives_back_the_start),
+        cmocka_unit_test(test_maskers_of_groups_are_edited_in_their_group),
+        cmocka_unit_test(test_a_stack_is_set_with_its_groups),
+        cmocka_unit_test(test_layers_beyond_the_loaded_models_are_not_valid),
         cmocka_unit_test(test_an_edit_after_undo_forgets_the_redo),
         cmocka_unit_test(test_an_edit_takes_the_presets_name_away),
         cmocka_unit_test(test_the_dense_baseline_is_not_edited),

@@ -15,7 +15,14 @@ static struct stack edited_copy(struct app *app)
 
 static bool on_masker(struct app *app)
 {
-    return app_stack_editable(app) && app->masker_row < app_stack(app)->n;
+    return app_stack_editable(app) && app->masker_row < stack_n_items(app_stack(app));
+}
+
+/* The list that the selected masker is of: the one for all layers where none is selected. */
+static int current_list(struct app *app)
+{
+    const struct stack *s = app_stack(app);
+    return app->masker_row < stack_n_items(s) ? stack_list_of_item(s, app->masker_row) : 0;
 }
 
 void act_stack_add(struct app *app, const char *argument)
@@ -33,12 +40,14 @@ void act_stack_add(struct app *app, const char *argument)
         return;
     }
     struct stack s = edited_copy(app);
-    if (!stack_add(&s, m, &err)) {
+    int list = current_list(app);
+    if (!stack_add_to(&s, list, m, &err)) {
         app_error(app, &err);
         return;
     }
     app_log_action(app, "stack-add", argument);
-    app->masker_row = s.n - 1;
+    struct stack_list to = stack_list_at(&s, list);
+    app->masker_row = to.first + to.n - 1;
     app->param_row = 0;
     app_edit_stack(app, &s);
 }
@@ -57,9 +66,12 @@ void act_stack_delete(struct app *app, const char *argument)
 static void move_masker(struct app *app, int by, const char *name)
 {
     int to = app->masker_row + by;
-    if (!on_masker(app) || to < 0 || to >= app_stack(app)->n)
+    if (!on_masker(app))
         return;
     struct stack s = edited_copy(app);
+    struct stack_list list = stack_list_at(&s, current_list(app));
+    if (to < list.first || to >= list.first + list.n)
+        return;
     stack_move(&s, app->masker_row, to);
     app->masker_row = to;
     app_log_action(app, name, NULL);

@@ -221,6 +221,8 @@ void app_prompt_set(struct app *app, const char *text);
 /* Replaces the current lane's stack, logs it, and says so when it is not valid. */
 void app_edit_stack(struct app *app, const struct stack *stack);
 struct stack *app_stack(struct app *app); /* current lane's; do not write through it */
+/* stack_check, and stack_check_layers where a model is loaded. */
+bool app_stack_check(const struct app *app, const struct stack *s, struct error *err);
 /* True if the current lane may be edited; else a message says why not. */
 bool app_stack_editable(struct app *app);
 /* After undo and the like: rows and focus within what is there. */

@@ -129,7 +129,7 @@ static void accept_value(struct app *app, const char *text)
 {
     struct stack s = *app_stack(app);
     struct error err;
-    if (app->masker_row >= s.n)
+    if (app->masker_row >= stack_n_items(&s))
         return;
     struct stack_item *item = &s.items[app->masker_row];
     int row = app->focus == PANE_PARAMS ? app->param_row : 0;

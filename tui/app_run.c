@@ -62,7 +62,7 @@ static bool can_run(struct app *app, int i)
     }
     for (int lane = 0; lane < app->lanes.n; lane++) {
         struct error err;
-        if (stack_check(&app->lanes.lane[lane].stack, &err))
+        if (app_stack_check(app, &app->lanes.lane[lane].stack, &err))
             continue;
         app_message(app, ROLE_ERROR, "column %c is not valid: %s", lanes_letter(lane), err.text);
         return false;

@@ -11,6 +11,12 @@ struct stack *app_stack(struct app *app)
     return &app->lanes.lane[app->lanes.current].stack;
 }
 
+bool app_stack_check(const struct app *app, const struct stack *s, struct error *err)
+{
+    return stack_check(s, err) &&
+           (!app->has_model || stack_check_layers(s, app->model.n_layers, err));
+}
+
 bool app_stack_editable(struct app *app)
 {
     if (app->lanes.current > 0)
@@ -24,8 +30,9 @@ bool app_stack_editable(struct app *app)
 void app_clamp(struct app *app)
 {
     const struct stack *s = app_stack(app);
-    app->masker_row = clamp(app->masker_row, 0, s->n - 1);
-    int n_params = s->n > 0 ? s->items[app->masker_row].masker->n_params : 0;
+    int n = stack_n_items(s);
+    app->masker_row = clamp(app->masker_row, 0, n - 1);
+    int n_params = n > 0 ? s->items[app->masker_row].masker->n_params : 0;
     app->param_row = clamp(app->param_row, 0, n_params - 1);
     app->current_question = clamp(app->current_question, 0, app->n_questions - 1);
 }

@@ -42,35 +42,53 @@ static double share_of(const struct stack_item *item, int n_keys)
     return n_keys > 0 ? fmin(b.value / n_keys, 1) : -1;
 }
 
-/* "sink 4 › local 64 › …" on one line. */
-void stack_line_draw(const struct app *app, struct grid *g, struct rect area)
+/* "sink 4 › local 64" from column x; returns the column after it. */
+static int put_list(struct grid *g, struct rect area, int x, const struct stack *s, int which)
 {
-    int lane = app_figures_lane(app);
-    const struct stack *s = &app->lanes.lane[lane].stack;
-    int x = grid_printf(g, area, 1, 0, role_of_lane(lane), 0, "%c: ", lanes_letter(lane));
-    if (s->n == 0)
-        grid_put(g, area, x, 0, ROLE_DIM, 0, "dense: every visible key   F4 edits a stack");
-    for (int i = 0; i < s->n; i++) {
+    struct stack_list list = stack_list_at(s, which);
+    for (int i = list.first; i < list.first + list.n; i++) {
         const struct stack_item *item = &s->items[i];
         struct buf value = {0};
         if (item->masker->n_params > 0)
             write_value(item, 0, &value);
-        if (i > 0)
+        if (i > list.first)
             x = grid_put(g, area, x, 0, ROLE_DIM, 0, " › ");
         x = grid_printf(g, area, x, 0, item->off ? ROLE_DIM : ROLE_TEXT, 0, "%s%s %s",
                         item->off ? "○" : "", item->masker->name, value.data ? value.data : "");
         buf_free(&value);
     }
+    return list.n ? x : grid_put(g, area, x, 0, ROLE_DIM, 0, "dense");
+}
+
+/* "sink 4 › local 64 › … · layers 0-1: dense" on one line. */
+void stack_line_draw(const struct app *app, struct grid *g, struct rect area)
+{
+    int lane = app_figures_lane(app);
+    const struct stack *s = &app->lanes.lane[lane].stack;
+    int x = grid_printf(g, area, 1, 0, role_of_lane(lane), 0, "%c: ", lanes_letter(lane));
+    if (s->n == 0 && s->n_groups == 0)
+        grid_put(g, area, x, 0, ROLE_DIM, 0, "dense: every visible key   F4 edits a stack");
+    else
+        x = put_list(g, area, x, s, 0);
+    for (int i = 0; i < s->n_groups; i++) {
+        struct buf layers = {0};
+        layer_set_write(&s->groups[i].layers, &layers);
+        x = grid_printf(g, area, x, 0, ROLE_DIM, 0, " · layers %s: ", layers.data);
+        x = put_list(g, area, x, s, 1 + i);
+        buf_free(&layers);
+    }
     struct error err;
-    if (!stack_check(s, &err))
+    if (!app_stack_check(app, s, &err))
         grid_put(g, area, x + 2, 0, ROLE_ERROR, 0, "not valid: F4 shows why");
 }
 
-static void draw_masker_row(const struct app *app, struct grid *g, struct rect area, int i)
+/* Item i in row y, number of its list. */
+static void draw_masker_row(const struct app *app, struct grid *g, struct rect area, int y, int i,
+                            int number)
 {
     const struct stack_item *item = &app->lanes.lane[app->lanes.current].stack.items[i];
     bool on_row = app->masker_row == i && (app->focus == PANE_STACK || app->focus == PANE_PARAMS);
-    struct rect row = {area.x, area.y + 1 + i, area.w, 1};
+    struct rect row = {area.x, area.y + y, area.w, 1};
     struct buf value = {0};
     if (item->masker->n_params > 0)
         write_value(item, 0, &value);
@@ -82,7 +100,7 @@ static void draw_masker_row(const struct app *app, struct grid *g, struct rect a
     int name_cells = left.w - MARK_CELLS - VALUE_CELLS;
     if (name_cells > MAX_NAME_CELLS)
         name_cells = MAX_NAME_CELLS;
-    int x = grid_printf(g, left, 0, 0, role, 0, "%s%2d %s %-*s ", on_row ? "▸" : " ", i + 1,
+    int x = grid_printf(g, left, 0, 0, role, 0, "%s%2d %s %-*s ", on_row ? "▸" : " ", number,
                         item->off ? "○" : "●", name_cells > 0 ? name_cells : 0, item->masker->name);
     const char *text = value.data ? value.data : "";
     grid_put(g, left, x, 0, role, 0, text);
@@ -95,6 +113,26 @@ static void draw_masker_row(const struct app *app, struct grid *g, struct rect a
     buf_free(&value);
 }
 
+/* A list from row y, a group's below its layers; returns the row after it. */
+static int draw_list(const struct app *app, struct grid *g, struct rect area, int y,
+                     const struct stack *s, int which)
+{
+    struct stack_list list = stack_list_at(s, which);
+    if (which > 0) {
+        struct buf layers = {0};
+        layer_set_write(&s->groups[which - 1].layers, &layers);
+        if (y < area.h)
+            grid_printf(g, area, 1, y, ROLE_DIM, 0, "layers %s%s", layers.data,
+                        list.n ? "" : ": dense");
+        buf_free(&layers);
+        y++;
+    }
+    for (int i = 0; i < list.n; i++, y++)
+        if (y < area.h)
+            draw_masker_row(app, g, area, y, list.first + i, 1 + i);
+    return y;
+}
+
 void stack_panel_draw(const struct app *app, struct grid *g, struct rect area)
 {
     int lane = app->lanes.current;
@@ -103,16 +141,16 @@ void stack_panel_draw(const struct app *app, struct grid *g, struct rect area)
     snprintf(title, sizeof title, "Stack %c%s%s", lanes_letter(lane), s->name[0] ? " " : "",
              s->name);
     pane_title_draw(app, g, area, PANE_STACK, title, " F4 ");
-    for (int i = 0; i < s->n && 1 + i < area.h; i++)
-        draw_masker_row(app, g, area, i);
-    int y = 1 + s->n;
+    int y = 1;
     if (s->n == 0)
         y = put_wrapped(g, area, 2, 1, ROLE_DIM,
                         lane == 0 ? "dense: the baseline, every visible key"
                                   : "empty: dense, every visible key");
+    for (int i = 0; i <= s->n_groups; i++)
+        y = draw_list(app, g, area, y, s, i);
     struct error err;
     struct buf warnings = {0};
-    if (!stack_check(s, &err)) {
+    if (!app_stack_check(app, s, &err)) {
         y = put_wrapped(g, area, 2, y, ROLE_ERROR, err.text);
     } else if (lane > 0) {
         stack_warn(s, app_n_keys(app), &warnings);
@@ -190,10 +228,13 @@ static void write_range(const struct masker_param *p, struct buf *out)
 void params_draw(const struct app *app, struct grid *g, struct rect area)
 {
     const struct stack *s = &app->lanes.lane[app->lanes.current].stack;
-    const struct masker *m = app->masker_row < s->n ? s->items[app->masker_row].masker : NULL;
+    bool any = app->masker_row < stack_n_items(s);
+    const struct masker *m = any ? s->items[app->masker_row].masker : NULL;
     char title[64] = "Params";
-    if (m)
-        snprintf(title, sizeof title, "Params: %d %s", app->masker_row + 1, m->name);
+    if (m) {
+        struct stack_list list = stack_list_at(s, stack_list_of_item(s, app->masker_row));
+        snprintf(title, sizeof title, "Params: %d %s", app->masker_row - list.first + 1, m->name);
+    }
     pane_title_draw(app, g, area, PANE_PARAMS, title, "");
     if (!m) {
         put_wrapped(g, area, 2, 1, ROLE_DIM,

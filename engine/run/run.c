@@ -19,7 +19,9 @@ static bool check_request(const struct worker *w, const struct request *r, struc
                          "--max-tokens %d and --max-context %d must be 0 (default) or more",
                          r->max_tokens, r->max_context);
     for (int i = 0; i < r->n_lanes; i++) {
-        if (!stack_check(&r->lanes[i].stack, err)) {
+        const struct stack *stack = &r->lanes[i].stack;
+        if (!stack_check(stack, err) ||
+            !stack_check_layers(stack, w->loaded->model->config.n_layers, err)) {
             fail_prefix(err, "lane %d", i);
             return false;
         }

@@ -90,6 +90,8 @@ static bool handle(void *user, const char *name, const char *value, struct error
         b->chunk = (int)n;
     } else if (strcmp(name, "stack") == 0) {
         ok = preset_stack(&b->stack, value, err);
+        if (ok && b->stack.n_groups)
+            ok = fail(err, "bench times one stack for all layers; leave its groups of layers out");
         b->has_stack = true;
     } else if (strcmp(name, "json") == 0) {
         b->as_json = true;

@@ -112,7 +112,7 @@ static void write_text(const struct preset_list *list, struct buf *out)
         free(title);
         buf_free(&form);
     }
-    buf_append_str(out, "\nMaskers (--stack NAME:VALUE:PARAM=VALUE,...):\n");
+    buf_append_str(out, "\nMaskers (--stack NAME:VALUE:PARAM=VALUE,...; layers 0-1,5: ...):\n");
     for (const struct masker *const *m = maskers; *m; m++) {
         buf_printf(out, "  %-15s %s  [%s]\n", (*m)->name, (*m)->summary, (*m)->cost);
         for (int i = 0; i < (*m)->n_params; i++) {
@@ -131,6 +131,7 @@ static bool show_one(const struct args *a, struct buf *out, struct error *err)
 {
     struct stack stack;
     struct buf form = {0}, warnings = {0};
+    struct error no_reference = {0};
     if (!preset_stack(&stack, a->spec, err))
         return false;
     stack_write_short(&stack, &form);
@@ -138,14 +139,20 @@ static bool show_one(const struct args *a, struct buf *out, struct error *err)
     struct json *o = json_new_object();
     json_set_string(o, "short", form.data);
     json_set(o, "stack", stack_items_to_json(&stack));
-    json_set(o, "reference", stack_to_reference_json(&stack));
+    if (stack_has_reference_form(&stack, &no_reference))
+        json_set(o, "reference", stack_to_reference_json(&stack));
+    else
+        json_set_string(o, "reference_refused", no_reference.text);
     if (a->as_json) {
         json_write(out, o, true);
     } else {
         buf_printf(out, "%s\n%s", form.data, warnings.len ? warnings.data : "");
         json_write(out, json_get(o, "stack"), false);
         buf_append_char(out, '\n');
-        json_write(out, json_get(o, "reference"), false);
+        if (no_reference.text[0])
+            buf_append_str(out, no_reference.text);
+        else
+            json_write(out, json_get(o, "reference"), false);
     }
     buf_append_char(out, '\n');
     json_free(o);
