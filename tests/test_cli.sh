@@ -71,7 +71,11 @@ check overlapping_layers 2 'layer 1 is in an earlier group' "${ask[@]}" --stack 
 check layers_backwards 2 'the range 5-3 runs backwards' "${ask[@]}" --stack 'sink; layers 5-3: dense'
 check layers_beyond_the_models 2 'names layer 8, but this model has 8 layers' "${ask[@]}" --stack 'sink; layers 7-8: dense'
 check reuse_of_a_later_layer 2 'layer 3 does not come before layer 0' "${ask[@]}" --stack reuse:3
-check bench_of_layers 2 'leave its groups of layers out' "$program" bench attention --stack tidal
+check bench_select_of_layers 2 'leave the stack.s groups of layers out' "$program" bench select --ctx 64 --stack tidal
+check bench_of_layers_beyond 2 'names layer 8, but this model has 8 layers' "$program" bench attention \
+    --shape embedded --stack 'sink; layers 8: dense'
+expect bench_of_layers 0 "$program" bench attention --shape embedded --ctx 512 --repeat 2 --stack tidal
+expect bench_decode_of_layers 0 "$program" bench decode --shape embedded --ctx 512 --repeat 2 --stack tidal
 check debug_of_layers 2 'without groups of layers' "$program" debug attention \
     --tensors "$source/tests/golden/maskers/inputs.safetensors" --case gqa_q1_k257 --out "$work/o" --stack tidal
 check broken_stack_json 2 'line 1' "${ask[@]}" --stack '[{"masker":"sink",}]'

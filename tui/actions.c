@@ -332,7 +332,8 @@ const struct action actions[] = {
      {'s'},
      NULL,
      "Type a stack",
-     "A preset's name, a .json file, or the short form sink:4,local:64,oracle-topk:5%.",
+     "A preset's name, a .json file, or the short form sink:4,local:64,oracle-topk:5%; layers "
+     "0-1: dense.",
      "STACK",
      act_stack_set},
     {"undo",

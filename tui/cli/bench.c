@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/attention/stack_reuse.h"
 #include "engine/base/memory.h"
 #include "engine/model/kv_cache.h"
 #include "presets/preset.h"
@@ -90,13 +91,25 @@ static bool handle(void *user, const char *name, const char *value, struct error
         b->chunk = (int)n;
     } else if (strcmp(name, "stack") == 0) {
         ok = preset_stack(&b->stack, value, err);
-        if (ok && b->stack.n_groups)
-            ok = fail(err, "bench times one stack for all layers; leave its groups of layers out");
         b->has_stack = true;
     } else if (strcmp(name, "json") == 0) {
         b->as_json = true;
     }
     return ok;
+}
+
+struct stack bench_checked_stack(const struct bench *b, int *layer)
+{
+    for (int i = 0; i <= b->stack.n_groups; i++) {
+        struct layer_set layers = stack_list_layers(&b->stack, i);
+        *layer = layer_set_first(&layers);
+        bool used = *layer >= 0 && *layer < b->config.n_layers;
+        if (used && !stack_layer_is_dense(&b->stack, *layer) &&
+            !stack_reuse_in_layer(&b->stack, *layer))
+            return stack_of_list(&b->stack, i);
+    }
+    *layer = 0;
+    return (struct stack){0};
 }
 
 static bool bench_open(struct bench *b, struct json *result, struct error *err)
@@ -105,7 +118,8 @@ static bool bench_open(struct bench *b, struct json *result, struct error *err)
                                      .exact = b->engine.kv_dtype == DTYPE_F32,
                                      .isa = b->engine.isa};
     char why[512];
-    if (!model_config_shape(&b->config, b->shape, err))
+    if (!model_config_shape(&b->config, b->shape, err) ||
+        !stack_check_layers(&b->stack, b->config.n_layers, err))
         return false;
     b->dev = backend_open(b->engine.backend, &options, &b->backend, why, sizeof why);
     if (!b->dev)

@@ -37,6 +37,11 @@ bool bench_attention(struct bench *b, struct json *result, struct error *err);
 bool bench_select(struct bench *b, struct json *result, struct error *err);
 bool bench_gemv(struct bench *b, struct json *result, struct error *err);
 
+/* What of the stack the checks hold against the cpu backend: the first of its lists that is not
+ * dense and chooses by itself, and the first layer that has it; dense and layer 0 where there is
+ * none. */
+struct stack bench_checked_stack(const struct bench *b, int *layer);
+
 /* Holds a forward pass of one layer against the cpu backend; false if it differs. */
 bool bench_check_forward(struct bench *b, struct json *result, struct error *err);
 

@@ -35,17 +35,17 @@ static void attend_all(void *user)
     }
 }
 
-/* Runs one layer on both backends; sets and judges the difference. */
-static bool check(struct side *s, const struct stack *stack, struct json *result, const char *name,
-                  struct error *err)
+/* Runs one layer, whose stack is given, on both backends; sets and judges the difference. */
+static bool check(struct side *s, int layer, const struct stack *stack, struct json *result,
+                  const char *name, struct error *err)
 {
     struct bench *b = s->calls->bench;
     struct bench_reference r;
     size_t n = (size_t)b->config.n_heads * (size_t)b->config.head_dim;
     float *got = xcalloc(n, sizeof *got);
-    bool ok = bench_reference_open(&r, s->calls, 0, err);
+    bool ok = bench_reference_open(&r, s->calls, layer, err);
     if (ok) {
-        struct attention att = bench_call(s->calls, 0);
+        struct attention att = bench_call(s->calls, layer);
         attend(s, &att);
         b->backend->download(b->dev, got, s->calls->out, n * sizeof *got);
         ok = bench_sync(b, err) && bench_reference_run(&r, stack, err);
@@ -119,7 +119,7 @@ bool bench_attention(struct bench *b, struct json *result, struct error *err)
     double *ratios = xcalloc(n_pairs, sizeof *ratios);
     struct attention_counts counts = {0};
     bool ok =
-        bench_calls_open(&calls, b, err) && check(&sides[0], NULL, result, "dense_error", err);
+        bench_calls_open(&calls, b, err) && check(&sides[0], 0, NULL, result, "dense_error", err);
     if (ok && b->has_stack) {
         struct masker_model model = {.config = &b->config, .kv_dtype = b->engine.kv_dtype};
         sparse = sparse_attention_open(&b->stack, b->backend, b->dev, &model, b->ctx + 1, err);
@@ -127,7 +127,10 @@ bool bench_attention(struct bench *b, struct json *result, struct error *err)
     }
     if (ok && sparse) {
         sides[1].method = sparse_attention_untimed(sparse);
-        ok = check(&sides[1], &b->stack, result, "sparse_error", err);
+        int layer;
+        struct stack stack = bench_checked_stack(b, &layer);
+        ok = check(&sides[1], layer, stack_is_dense(&stack) ? NULL : &stack, result, "sparse_error",
+                   err);
         counts = count(&sides[1]);
         ok = ok && bench_timed_open(b, &timed[1], attend_all, &sides[1], err);
     }

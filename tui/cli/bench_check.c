@@ -51,7 +51,9 @@ static bool pass_open(struct pass *p, const struct bench *b, const struct model_
         return false;
     if (b->has_stack) {
         struct masker_model shape = {.config = config, .kv_dtype = b->engine.kv_dtype};
-        p->sparse = sparse_attention_open(&b->stack, p->backend, p->dev, &shape, N_ALL, err);
+        int layer;
+        struct stack stack = bench_checked_stack(b, &layer);
+        p->sparse = sparse_attention_open(&stack, p->backend, p->dev, &shape, N_ALL, err);
         if (!p->sparse)
             return false;
     }

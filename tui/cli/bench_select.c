@@ -140,6 +140,10 @@ bool bench_select(struct bench *b, struct json *result, struct error *err)
 {
     struct select s = {.stack = &b->stack};
     struct buf name = {0};
+    if (b->stack.n_groups)
+        return fail_code(err, EXIT_CODE_USAGE,
+                         "bench select times one choice for all layers; leave the stack's groups "
+                         "of layers out");
     if (!b->has_stack && !stack_parse(&b->stack, "oracle-topk:10%", err))
         return false;
     stack_write_short(&b->stack, &name);
