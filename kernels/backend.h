@@ -559,10 +559,10 @@ struct backend {
     void (*select_adaptive)(struct device *dev, struct selection *sel, const struct attention *att,
                             const struct adaptive_sampling *sampling, int slot,
                             enum share share) BACKEND_OPTIONAL;
-    /* What `from`, another selection of the same heads, holds of another call of the same rows and
-     * keys, after its selection_end: first what this call's rows see of its ranges is added, as
-     * select_sink adds its own, then what they see of its lists, keys not yet selected alone, with
-     * their probabilities.  Full if it is full. */
+    /* What `from`, another selection of the same heads but maybe another max_rows, holds of another
+     * call of the same rows and keys, after its selection_end: first what this call's rows see of
+     * its ranges is added, as select_sink adds its own, then what they see of its lists, keys not
+     * yet selected alone, with their probabilities.  Full if it is full. */
     void (*select_again)(struct device *dev, struct selection *sel, const struct attention *att,
                          const struct selection *from) BACKEND_OPTIONAL;
 };
