@@ -79,6 +79,12 @@ static inline void pair_finish(struct selection_pair *p)
     case_close(&p->c);
 }
 
+/* For each of the including file's shapes [N_SHAPES]. */
+#define FOR_EACH_SHAPE(p, spread)                                                                  \
+    for (int shape = 0, open = 1; shape < N_SHAPES; shape++, open = 1)                             \
+        for (pair_start_case(&(p), &shapes[shape], (uint64_t)shape + 1, spread); open;             \
+             pair_finish(&(p)), open = 0)
+
 static inline int get(struct selection_pair *p, int side, int row, int head)
 {
     return pair.backend[side]->selection_get(pair.dev[side], p->sel[side], row, head, p->keys[side],

@@ -23,11 +23,6 @@ static const struct case_shape shapes[] = {
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
-#define FOR_EACH_SHAPE(p, spread)                                                                  \
-    for (int shape = 0, open = 1; shape < N_SHAPES; shape++, open = 1)                             \
-        for (pair_start_case(&(p), &shapes[shape], (uint64_t)shape + 1, spread); open;             \
-             pair_finish(&(p)), open = 0)
-
 /* --- Ranges ----------------------------------------------------------------------------------- */
 
 static void test_ranges_are_the_same(void **state)

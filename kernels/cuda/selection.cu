@@ -46,6 +46,7 @@ struct selection *cuda_selection_open(struct device *dev, int max_rows, int n_he
     sel->taken = (uint32_t *)reserve(dev, n_lists, n_words, sizeof *sel->taken, &ok);
     sel->drawn = (uint32_t *)reserve(dev, n_lists, n_words, sizeof *sel->drawn, &ok);
     sel->prob = (float *)reserve(dev, n_lists, 1, sizeof *sel->prob, &ok);
+    sel->key_prob = (float *)reserve(dev, n_lists, sel->stride, sizeof *sel->key_prob, &ok);
     sel->scores = (float *)reserve(dev, n_lists, sel->stride, sizeof *sel->scores, &ok);
     sel->list = (uint32_t *)reserve(dev, n_unions, sel->stride, sizeof *sel->list, &ok);
     sel->list_drawn = (uint8_t *)reserve(dev, n_unions, sel->stride, 1, &ok);
@@ -113,15 +114,20 @@ void selection_write_scores(struct device *dev, struct selection *sel)
         levels.write(dev, sel, &levels);
 }
 
-void selection_plan(struct device *dev, struct selection *sel, enum select_kind kind,
-                    struct budget size)
+void selection_plan_part(struct device *dev, struct selection *sel, const struct select_part *part)
 {
     if (sel->plan.n == PLAN_MAX_PARTS) {
         cuda_fail(dev, "a stack of more than %d parts", (int)PLAN_MAX_PARTS);
         return;
     }
+    sel->plan.part[sel->plan.n++] = *part;
+}
+
+void selection_plan(struct device *dev, struct selection *sel, enum select_kind kind,
+                    struct budget size)
+{
     struct select_part part = {size.value, 0, size.is_fraction, (uint8_t)kind};
-    sel->plan.part[sel->plan.n++] = part;
+    selection_plan_part(dev, sel, &part);
 }
 
 void cuda_select_sink(struct device *dev, struct selection *sel, const struct attention *att,
@@ -145,8 +151,8 @@ void cuda_select_if_short(struct device *dev, struct selection *sel, const struc
 {
     (void)att;
     selection_catch_up(dev, sel);
-    selection_plan(dev, sel, SELECT_IF_SHORT, size);
-    sel->plan.part[sel->plan.n - 1].more = more;
+    struct select_part part = {size.value, more, size.is_fraction, SELECT_IF_SHORT};
+    selection_plan_part(dev, sel, &part);
 }
 
 /* --- From one list per group to one per head -------------------------------------------------- */
@@ -195,7 +201,7 @@ bool selection_choose(struct device *dev, struct selection *sel, const struct at
     return first;
 }
 
-/* --- Explicit lists: host operations, for tests and forced selections --------------------------
+/* --- From one probability per list to one per key ----------------------------------------------
  */
 
 enum { SPREAD_THREADS = 256 };
@@ -210,23 +216,17 @@ __global__ void __launch_bounds__(SPREAD_THREADS)
         key_prob[blockIdx.y * stride + key] = prob[blockIdx.y];
 }
 
-/* From now on drawn keys have probabilities of their own.  False if there is no memory. */
-static bool mix(struct device *dev, struct selection *sel)
+void selection_mix(struct device *dev, struct selection *sel)
 {
-    size_t n_lists = (size_t)sel->max_rows * (size_t)sel->n_heads;
-    if (!sel->key_prob)
-        sel->key_prob = (float *)cuda_alloc(dev, n_lists * sel->stride * sizeof *sel->key_prob);
-    if (!sel->key_prob) {
-        cuda_fail(dev, "out of memory for probabilities of single keys");
-        return false;
-    }
     dim3 grid((unsigned)(sel->stride / SPREAD_THREADS), (unsigned)(sel->n_rows * sel->n_heads));
     if (sel->sampled && !sel->mixed)
         cuda_launch(dev, spread_kernel, grid, SPREAD_THREADS, 0, sel->key_prob, sel->prob,
                     sel->stride);
     sel->mixed = true;
-    return true;
 }
+
+/* --- Explicit lists: host operations, for tests and forced selections --------------------------
+ */
 
 static bool has_weights(const float *prob, int n)
 {
@@ -250,8 +250,9 @@ static bool prepare_put(struct device *dev, struct selection *sel, bool weighted
         CUDA_CALL(dev, cudaMemsetAsync(sel->taken, 0, n_bytes, dev->stream));
     if (!weighted)
         return !dev->failed;
-    if (dev->failed || !mix(dev, sel))
+    if (dev->failed)
         return false;
+    selection_mix(dev, sel);
     if (!sel->sampled)
         CUDA_CALL(dev, cudaMemsetAsync(sel->drawn, 0, n_bytes, dev->stream));
     sel->sampled = true;

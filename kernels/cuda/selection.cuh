@@ -115,7 +115,7 @@ struct selection {
     uint32_t *taken;     /* [max_rows, n_heads, n_words] */
     uint32_t *drawn;     /* [max_rows, n_heads, n_words] none of them taken */
     float *prob;         /* [max_rows, n_heads] of drawn keys, unless mixed */
-    float *key_prob;     /* [max_rows, n_heads, stride] by key; NULL until selection_put */
+    float *key_prob;     /* [max_rows, n_heads, stride] by key, each head's own even if shared */
     float *scores;       /* [max_rows, n_heads, stride] by key */
     uint32_t *list;      /* [max_rows, n_unions, stride] key | bits of heads << KEY_BITS */
     uint8_t *list_drawn; /* [max_rows, n_unions, stride] bits of heads that drew it, if sampled */
@@ -139,6 +139,9 @@ void selection_write_scores(struct device *dev, struct selection *sel);
 /* Adds what a masker asks for to the plan.  selection.cu */
 void selection_plan(struct device *dev, struct selection *sel, enum select_kind kind,
                     struct budget size);
+void selection_plan_part(struct device *dev, struct selection *sel, const struct select_part *part);
+/* From now on drawn keys have probabilities of their own.  selection.cu */
+void selection_mix(struct device *dev, struct selection *sel);
 /* Prepares for a masker that chooses keys per `share`.  True if the bitmaps hold nothing yet: the
  * masker is to write every word of those that it is responsible for.  selection.cu */
 bool selection_choose(struct device *dev, struct selection *sel, const struct attention *att,
