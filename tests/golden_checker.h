@@ -27,7 +27,7 @@ struct checker {
     int n_runs, n_rows, n_ties, n_exhausted; /* compared so far, for the log */
     uint8_t *tied;                           /* [B, H, Q] rows of the run that differ by ties */
     char masker_file[512];                   /* what the run's masker reads; "": nothing */
-    int64_t *scores;                         /* the reference's [B, H, Q, K]; NULL: q k ranks */
+    double *scores;                          /* the reference's [B, H, Q, K]; NULL: q k ranks */
 };
 
 static inline int setup(void **state)
@@ -52,6 +52,14 @@ static inline int teardown(void **state)
     temp_folder_remove(&c->folder);
     free(c);
     return 0;
+}
+
+/* Whether the backend has a kind of index. */
+static inline bool index_is_there(const struct checker *c, enum key_index_kind kind)
+{
+    struct key_index_config config = {
+        .kind = kind, .n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 16, .max_keys = 64};
+    return c->backend->index_bytes(c->dev, &config) > 0;
 }
 
 /* One row under comparison: bits per key. */

@@ -86,6 +86,24 @@ static inline int64_t *golden_ints(const struct safetensors *file, const char *k
     return values;
 }
 
+/* Whole numbers or f32, as double; NULL: not there. */
+static inline double *golden_numbers(const struct safetensors *file, const char *key,
+                                     const char *part)
+{
+    const struct safetensor *t = golden_find(file, key, part);
+    if (!t)
+        return NULL;
+    double *values = xcalloc((size_t)t->n_elements + 1, sizeof *values);
+    bool real = strcmp(t->dtype, "F32") == 0;
+    float *reals = real ? golden_f32(file, key, part) : NULL;
+    int64_t *ints = real ? NULL : golden_ints(file, key, part);
+    for (size_t i = 0; i < (size_t)t->n_elements; i++)
+        values[i] = real ? (double)reals[i] : (double)ints[i];
+    free(reals);
+    free(ints);
+    return values;
+}
+
 static inline struct golden_mask golden_mask_read(const struct safetensors *file, const char *key)
 {
     return (struct golden_mask){golden_ints(file, key, "ptr"), golden_ints(file, key, "col"),

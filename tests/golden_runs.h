@@ -35,9 +35,8 @@ static inline bool differ_by_ties(const struct checker *c, const struct compared
     for (int key = 0; key < r->in->n_keys; key++) {
         if (!is_visible(r, key))
             continue;
-        double score = c->scores
-                           ? (double)c->scores[row_index(r) * (size_t)r->in->n_keys + (size_t)key]
-                           : golden_score(r->in, r->b, r->head, r->i, key);
+        double score = c->scores ? c->scores[row_index(r) * (size_t)r->in->n_keys + (size_t)key]
+                                 : golden_score(r->in, r->b, r->head, r->i, key);
         size = fmax(size, fabs(score));
         if (ours[key] == theirs[key])
             continue;
@@ -225,6 +224,22 @@ static inline void take_networks(struct checker *c, const struct safetensors *fi
     snprintf(c->masker_file, sizeof c->masker_file, "%s",
              temp_path(&c->folder, "networks.safetensors"));
     write_networks(file, tag, c->masker_file);
+}
+
+/* Runs from here on have the planes of run KEY of a file. */
+static inline void take_planes(struct checker *c, const struct safetensors *file, const char *key)
+{
+    const struct safetensor *t = golden_find(file, key, "planes");
+    struct error err = {0};
+    assert_non_null(t);
+    float *planes = golden_f32(file, key, "planes");
+    struct safetensors_out out = {"planes", "F32", t->n_dims, {0}, planes};
+    memcpy(out.shape, t->shape, sizeof out.shape);
+    snprintf(c->masker_file, sizeof c->masker_file, "%s",
+             temp_path(&c->folder, "planes.safetensors"));
+    if (!safetensors_write(c->masker_file, &out, 1, &err))
+        fail_msg("%s", err.text);
+    free(planes);
 }
 
 /* TAG of a run's key TAG/NAME. */

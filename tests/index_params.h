@@ -89,4 +89,24 @@ static inline void channels_close(struct key_index_config *config)
     free((void *)config->channels.channels);
 }
 
+/* --- Buckets ---------------------------------------------------------------------------------- */
+
+/* Planes of one set, or of one per layer. */
+static inline void buckets_open(struct key_index_config *config, int n_tables, int n_bits,
+                                int n_planes)
+{
+    uint64_t random = 11;
+    size_t n = (size_t)(n_planes * n_tables * n_bits * config->head_dim);
+    config->buckets = (struct key_buckets){.n_tables = n_tables,
+                                           .n_bits = n_bits,
+                                           .tau = 0.3f,
+                                           .planes = random_weights(n, 1.0f, false, &random),
+                                           .n_planes = n_planes};
+}
+
+static inline void buckets_close(struct key_index_config *config)
+{
+    free((void *)config->buckets.planes);
+}
+
 #endif

@@ -3,6 +3,8 @@
 
 enum { CONTEXT = 301, GROWN = 1000 };
 
+static const enum key_index_kind kinds[] = {INDEX_HASH, INDEX_PAGES, INDEX_CHANNELS, INDEX_BUCKETS};
+
 /* The call of one row whose key is the tail's n_tail-th. */
 static const struct attention *call_at(struct trial *t, int n_tail)
 {
@@ -48,6 +50,25 @@ static void expect_same_labels(const struct trial *t, const struct key_index *gr
     }
 }
 
+static void expect_same_buckets(const struct trial *t, const struct key_index *grown,
+                                const struct key_index *fresh)
+{
+    const struct key_index_config *c = &grown->config;
+    if (c->kind != INDEX_BUCKETS)
+        return;
+    size_t bytes = c->buckets.n_bits > 16 ? 4 : 2, n_keys = (size_t)t->m.n_keys;
+    for (int i = 0; i < c->n_kv_heads * c->buckets.n_tables; i++) {
+        size_t first = (size_t)(LAYER * c->n_kv_heads * c->buckets.n_tables + i) * grown->stride;
+        expect_same(t, (char *)grown->codes + first * bytes, (char *)fresh->codes + first * bytes,
+                    n_keys * bytes, "buckets of table", i);
+    }
+    for (int i = 0; i < c->n_kv_heads; i++) {
+        size_t first = (size_t)(LAYER * c->n_kv_heads + i) * grown->stride;
+        expect_same(t, grown->norms + first, fresh->norms + first, n_keys * sizeof(float),
+                    "lengths of head", i);
+    }
+}
+
 /* All that is kept of the call's keys, of LAYER, by this index and by one made for the call. */
 static void expect_as_fresh(const struct trial *t, const struct key_index *grown,
                             const struct attention *att)
@@ -69,6 +90,7 @@ static void expect_as_fresh(const struct trial *t, const struct key_index *grown
                     (size_t)index_n_pages(grown, t->m.n_keys) * n_bytes, "pages of head", i);
     }
     expect_same_labels(t, grown, fresh);
+    expect_same_buckets(t, grown, fresh);
     backend_cpu.index_close(t->dev, fresh);
 }
 
@@ -87,6 +109,8 @@ static void parameters_open(struct key_index_config *config)
         networks_open(config, 2, HASH_SILU, false);
     else if (config->kind == INDEX_CHANNELS)
         channels_open(config, 10, 4);
+    else if (config->kind == INDEX_BUCKETS)
+        buckets_open(config, 7, 9, 1);
 }
 
 static void parameters_close(struct key_index_config *config)
@@ -94,6 +118,7 @@ static void parameters_close(struct key_index_config *config)
     if (config->kind == INDEX_HASH)
         networks_close(config);
     channels_close(config);
+    buckets_close(config);
 }
 
 static void test_hash_grown_by_1000_keys_equals_from_scratch(void **state)
@@ -132,6 +157,25 @@ static void test_pages_grown_by_1000_keys_equal_from_scratch(void **state)
         }
 }
 
+static void test_buckets_grown_by_1000_keys_equal_from_scratch(void **state)
+{
+    (void)state;
+    static const int bits[] = {1, 8, 16, 17, 32};
+    for (int level = 0; level < N_LEVELS; level++)
+        for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
+            struct trial t;
+            open_growing(&t, level);
+            struct key_index_config config = config_of(&t, INDEX_BUCKETS);
+            buckets_open(&config, 9, bits[i], i % 2 ? 1 : N_LAYERS);
+            struct key_index *index = open_index(&t, &config);
+            grow(&t, index, GROWN);
+            expect_as_fresh(&t, index, call_at(&t, GROWN - 1));
+            backend_cpu.index_close(t.dev, index);
+            buckets_close(&config);
+            trial_close(&t);
+        }
+}
+
 static void test_labels_grown_by_1000_keys_equal_from_scratch(void **state)
 {
     (void)state;
@@ -157,10 +201,10 @@ static void test_keys_after_a_rewind_replace_those_before(void **state)
     (void)state;
     static const int rewinds[] = {0, 5, 40};
     for (int level = 0; level < N_LEVELS; level++)
-        for (int kind = INDEX_HASH; kind <= INDEX_CHANNELS; kind++) {
+        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
             struct trial t;
             open_growing(&t, level);
-            struct key_index_config config = config_of(&t, kind);
+            struct key_index_config config = config_of(&t, kinds[k]);
             parameters_open(&config);
             struct key_index *index = open_index(&t, &config);
             grow(&t, index, 61);
@@ -187,11 +231,11 @@ static void test_an_index_of_no_keys_takes_the_first(void **state)
     (void)state;
     static const struct case_shape one_key = {1, 1, 6, 2, 80, DTYPE_BF16, .n_tail = 0};
     for (int level = 0; level < N_LEVELS; level++)
-        for (int kind = INDEX_HASH; kind <= INDEX_CHANNELS; kind++) {
+        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
             struct trial t;
             trial_open(&t, level, &one_key, 5);
             t.c.att.layer = LAYER;
-            struct key_index_config config = config_of(&t, kind);
+            struct key_index_config config = config_of(&t, kinds[k]);
             parameters_open(&config);
             struct key_index *index = open_index(&t, &config);
             struct attention none = t.c.att;
@@ -213,6 +257,7 @@ int main(void)
         cmocka_unit_test(test_hash_grown_by_1000_keys_equals_from_scratch),
         cmocka_unit_test(test_pages_grown_by_1000_keys_equal_from_scratch),
         cmocka_unit_test(test_labels_grown_by_1000_keys_equal_from_scratch),
+        cmocka_unit_test(test_buckets_grown_by_1000_keys_equal_from_scratch),
         cmocka_unit_test(test_keys_after_a_rewind_replace_those_before),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);

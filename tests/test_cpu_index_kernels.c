@@ -194,6 +194,44 @@ static void test_labels_are_scored_alike(void **state)
     free(q);
 }
 
+/* As with labels: lengths around the vectors, nothing beyond the end, the same from any key on. */
+static void test_buckets_are_scored_alike(void **state)
+{
+    (void)state;
+    enum { STRIDE = 256, TABLES = 7, MAX_PARTS = 7 };
+    static const int lengths[] = {1, 15, 16, 63, 64, 65, 150};
+    static uint32_t wide[TABLES * STRIDE];
+    static uint16_t narrow[TABLES * STRIDE];
+    float *norms = random_floats(STRIDE), *part = random_floats(TABLES * MAX_PARTS * BUCKET_PART);
+    for (int i = 0; i < TABLES * STRIDE; i++) {
+        wide[i] = random_state = random_state * 1664525u + 1013904223u;
+        narrow[i] = (uint16_t)(wide[i] >> 9);
+    }
+    for (int n_parts = 1; n_parts <= MAX_PARTS; n_parts++)
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+            bool is_wide = n_parts > 3;
+            int n = lengths[i], third = n / 3;
+            struct key_buckets_of k = {is_wide ? (void *)wide : narrow, is_wide, STRIDE, TABLES,
+                                       n_parts};
+            float expected[STRIDE], got[STRIDE], from[STRIDE];
+            index_kernels_reference.score_buckets(expected, &k, part, norms, n);
+            FOR_EACH_ISA(kernels)
+            {
+                got[n] = 12345.0f;
+                kernels->score_buckets(got, &k, part, norms, n);
+                assert_true(got[n] == 12345.0f);
+                for (int j = 0; j < n; j++)
+                    assert_close(got[j], expected[j], 1e-6 * TABLES, "score");
+                struct key_buckets_of rest = k;
+                rest.codes = is_wide ? (void *)(wide + third) : narrow + third;
+                kernels->score_buckets(from, &rest, part, norms + third, n - third);
+                assert_memory_equal(from, got + third, sizeof *from * (size_t)(n - third));
+            }
+        }
+    free(norms);
+    free(part);
+}
+
 static void test_activations_are_near_plain_c(void **state)
 {
     (void)state;
@@ -229,6 +267,7 @@ int main(void)
         cmocka_unit_test(test_bits_are_counted_alike),
         cmocka_unit_test(test_scores_are_bits_that_agree_less_those_that_do_not),
         cmocka_unit_test(test_labels_are_scored_alike),
+        cmocka_unit_test(test_buckets_are_scored_alike),
         cmocka_unit_test(test_activations_are_near_plain_c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

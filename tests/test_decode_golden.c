@@ -88,13 +88,13 @@ static void network_linear(const struct decode *d, int linear, int head, double 
 
 /* Scores [H, Q, K] of a step, to tell ties by: the reference's key signatures, and the queries' by
  * its networks of two linears with silu between them. */
-static int64_t *decode_scores(const struct decode *d, const struct attention_input *in)
+static double *decode_scores(const struct decode *d, const struct attention_input *in)
 {
     enum { BITS = 16, HIDDEN = 24 };
     size_t n_keys = (size_t)in->n_keys, n_all = (size_t)d->whole.n_keys;
     int64_t *sig = golden_ints(d->file, "hash/step3", "key_sig"); /* [H, n_all, BITS] */
-    int64_t *scores = xcalloc((size_t)in->n_heads * (size_t)in->n_rows * n_keys, sizeof *scores),
-            *to = scores;
+    double *scores = xcalloc((size_t)in->n_heads * (size_t)in->n_rows * n_keys, sizeof *scores),
+           *to = scores;
     for (int head = 0; head < in->n_heads; head++)
         for (int i = 0; i < in->n_rows; i++) {
             double x[HASH_MAX_WIDTH];
@@ -108,7 +108,8 @@ static int64_t *decode_scores(const struct decode *d, const struct attention_inp
             network_linear(d, 1, head, x);
             for (size_t key = 0; key < n_keys; key++, to++)
                 for (size_t bit = 0; bit < BITS; bit++)
-                    *to += (x[bit] > 0 ? 1 : -1) * sig[((size_t)head * n_all + key) * BITS + bit];
+                    *to += (x[bit] > 0 ? 1.0 : -1.0) *
+                           (double)sig[((size_t)head * n_all + key) * BITS + bit];
         }
     free(sig);
     return scores;

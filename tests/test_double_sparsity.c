@@ -3,7 +3,6 @@
 #include "tests/golden_index.h"
 
 #define LABEL_TOLERANCE 1e-5 /* of the terms' sizes: f32 sums in another order */
-#define SCORE_UNITS 0x1p40   /* checker's scores are whole numbers: of this many to one */
 
 enum { MOST_CHANNELS = 128 };
 
@@ -93,18 +92,18 @@ static double rule_score(const struct rule *rule, const struct compared_row *r, 
     return sum / sqrt(rule->n_channels);
 }
 
-/* [B, H, Q, K] in SCORE_UNITS, to tell ties by. */
-static int64_t *rule_scores(const struct rule *rule, const struct attention_input *in)
+/* [B, H, Q, K], to tell ties by. */
+static double *rule_scores(const struct rule *rule, const struct attention_input *in)
 {
     size_t n_rows = (size_t)in->n_batch * (size_t)in->n_heads * (size_t)in->n_rows;
-    int64_t *scores = xcalloc(n_rows * (size_t)in->n_keys, sizeof *scores), *to = scores;
+    double *scores = xcalloc(n_rows * (size_t)in->n_keys, sizeof *scores), *to = scores;
     for (int b = 0; b < in->n_batch; b++)
         for (int head = 0; head < in->n_heads; head++)
             for (int i = 0; i < in->n_rows; i++)
                 for (int key = 0; key < in->n_keys; key++) {
                     struct compared_row r = {"", b, head, i, in};
                     double size;
-                    *to++ = llrint(rule_score(rule, &r, key, &size) * SCORE_UNITS);
+                    *to++ = rule_score(rule, &r, key, &size);
                 }
     return scores;
 }

@@ -7,7 +7,7 @@
 #include "engine/base/memory.h"
 
 /* Sink marks keys [0, e) for every row.  Local marks the window, padding or not, and clears the
- * future, whoever marked it.  Quest clears all that is hidden. */
+ * future, whoever marked it.  Quest and SOCKET clear all that is hidden. */
 static void mark_hidden(const struct stack *s, const struct reference_row *row, bool *hidden)
 {
     for (int i = 0; i < s->n; i++) {
@@ -24,7 +24,7 @@ static void mark_hidden(const struct stack *s, const struct reference_row *row, 
                 hidden[j] = true;
             for (int j = row->position + 1; j < row->n_keys; j++)
                 hidden[j] = false;
-        } else if (item->masker == &masker_quest) {
+        } else if (item->masker->overlaps) {
             memset(hidden, 0, (size_t)row->n_keys * sizeof *hidden);
         }
     }

@@ -60,6 +60,13 @@ static inline float load_as_f32(const void *p, enum dtype dtype, size_t i)
     }
 }
 
+/* to [n] = elements from `at` on. */
+static inline void load_f32(float *to, const void *from, enum dtype dtype, size_t at, int n)
+{
+    for (int i = 0; i < n; i++)
+        to[i] = load_as_f32(from, dtype, at + (size_t)i);
+}
+
 /* Elements at .. at + n - 1 of an array of type F32 or BF16, from f32. */
 static inline void store_f32(void *to, enum dtype dtype, size_t at, const float *from, int n)
 {

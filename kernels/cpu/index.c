@@ -10,6 +10,7 @@ static const struct index_kind *const kinds[] = {
     [INDEX_HASH] = &index_hash,
     [INDEX_PAGES] = &index_pages,
     [INDEX_CHANNELS] = &index_channels,
+    [INDEX_BUCKETS] = &index_buckets,
 };
 
 static size_t stride_of(const struct key_index_config *c)
@@ -55,6 +56,18 @@ void cpu_index_close(struct device *dev, struct key_index *index)
     free(index);
 }
 
+float *index_planes(const float *from, int n_sets, int n_planes, int head_dim)
+{
+    size_t padded = (size_t)hash_padded(n_planes), n = (size_t)n_sets * (size_t)n_planes;
+    float *to = calloc((size_t)n_sets * (size_t)head_dim * padded, sizeof *to);
+    for (size_t plane = 0; to && plane < n; plane++) {
+        float *set = to + plane / (size_t)n_planes * (size_t)head_dim * padded;
+        for (size_t d = 0; d < (size_t)head_dim; d++)
+            set[d * padded + plane % (size_t)n_planes] = from[plane * (size_t)head_dim + d];
+    }
+    return to;
+}
+
 /* --- Operations ------------------------------------------------------------------------------ */
 
 void cpu_index_update(struct device *dev, struct key_index *index, const struct attention *att)
@@ -77,5 +90,6 @@ void cpu_score_index(struct device *dev, struct selection *sel, const struct key
     if (selection_skips(dev, sel, att))
         return;
     assert(index->n_indexed[att->layer] == sel->n_keys);
+    sel->scope = (struct choice_scope){0};
     index->kind->score(dev, sel, index, att);
 }

@@ -31,6 +31,10 @@ struct key_index {
     int16_t *channels; /* [n_layers, n_heads, n_channels] */
     int n_values;      /* INDEX_CHANNELS: 2, a label's least and largest, or n_channels */
     void *values;      /* [n_layers, n_heads, n_values, stride] of the keys' type, key j's at j */
+    float *planes;     /* INDEX_BUCKETS: [n_planes, head_dim, padded(n_tables n_bits)] */
+    float *zeros;      /* [padded(n_tables n_bits)] */
+    void *codes;       /* [n_layers, n_kv_heads, n_tables, stride] buckets of key j at j */
+    float *norms;      /* [n_layers, n_kv_heads, stride] */
 };
 
 /* What a kind of index does. */
@@ -52,7 +56,7 @@ struct index_kind {
                   const struct attention *att);
 };
 
-extern const struct index_kind index_hash, index_pages, index_channels;
+extern const struct index_kind index_hash, index_pages, index_channels, index_buckets;
 
 static inline size_t index_n_keys(const struct key_index_config *config)
 {
@@ -79,6 +83,10 @@ static inline int hash_padded(int width)
 {
     return round_up(width, HASH_LANES);
 }
+
+/* Planes as columns: [n_sets, head_dim, padded(n_planes)] of from [n_sets, n_planes, head_dim].
+ * NULL: out of memory. */
+float *index_planes(const float *from, int n_sets, int n_planes, int head_dim);
 
 static inline int index_n_pages(const struct key_index *index, int n_keys)
 {

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/index_loops.h"
 
-const struct index_kernels index_kernels_avx2 = {linear, activate, score_bits, score_labels};
+const struct index_kernels index_kernels_avx2 = {linear, activate, score_bits, score_labels,
+                                                 score_buckets};
 
 #endif

@@ -53,6 +53,29 @@ static float label_value(const struct key_labels *k, int which, int key)
     return load_as_f32(k->values, k->dtype, (size_t)which * k->stride + (size_t)key);
 }
 
+static uint32_t bucket_of(const struct key_buckets_of *k, int table, int key)
+{
+    size_t at = (size_t)table * k->stride + (size_t)key;
+    return k->wide ? ((const uint32_t *)k->codes)[at] : ((const uint16_t *)k->codes)[at];
+}
+
+static void score_buckets(float *scores, const struct key_buckets_of *k, const float *part,
+                          const float *norms, int n)
+{
+    for (int key = 0; key < n; key++) {
+        const float *at = part;
+        float sum = 0.0f;
+        for (int table = 0; table < k->n_tables; table++) {
+            uint32_t bucket = bucket_of(k, table, key);
+            float product = 1.0f;
+            for (int p = 0; p < k->n_parts; p++, at += BUCKET_PART, bucket >>= BUCKET_PART_BITS)
+                product *= at[bucket & (BUCKET_PART - 1)];
+            sum += product;
+        }
+        scores[key] = norms[key] * sum;
+    }
+}
+
 /* The idea to hold: sum_c q_c (level_c step + low) = step sum_c q_c level_c + low sum_c q_c. */
 static float score_levels(const struct key_labels *k, const float *q, int key)
 {
@@ -80,7 +103,8 @@ static void score_labels(float *scores, const struct key_labels *k, const float 
     }
 }
 
-const struct index_kernels index_kernels_reference = {linear, activate, score_bits, score_labels};
+const struct index_kernels index_kernels_reference = {linear, activate, score_bits, score_labels,
+                                                      score_buckets};
 
 const struct index_kernels *index_kernels(enum cpu_isa isa)
 {

@@ -10,7 +10,9 @@
 enum {
     HASH_LANES = 16, /* outputs of a linear are padded to a multiple of it */
     HASH_ROWS = 32,  /* most rows that go through a network together */
-    LABEL_KEYS = 64  /* keys whose labels are scored together */
+    LABEL_KEYS = 64, /* keys whose labels are scored together */
+    BUCKET_PART_BITS = 5,
+    BUCKET_PART = 1 << BUCKET_PART_BITS
 };
 
 /* Labels of keys [n] of one layer and query head: key i at i of every array, which may be read up
@@ -23,6 +25,14 @@ struct key_labels {
     int n_channels;
     int n_bits; /* of a level; 16: values are the elements, [n_channels, stride] */
     int width;  /* bits of a word that a level takes */
+};
+
+/* Buckets of keys [n] of one layer and KV head, table by table: key i at i of every array. */
+struct key_buckets_of {
+    const void *codes; /* [n_tables, stride] */
+    bool wide;         /* uint32_t, else uint16_t */
+    size_t stride;
+    int n_tables, n_parts;
 };
 
 struct index_kernels {
@@ -39,6 +49,10 @@ struct index_kernels {
                        int n_words, float top, int n);
     /* scores [n] = q [n_channels] times the labels. */
     void (*score_labels)(float *scores, const struct key_labels *k, const float *q, int n);
+    /* scores [n] = norms * sum over tables, in order, of the product over parts, in order, of
+     * part [n_tables, n_parts, BUCKET_PART] at each BUCKET_PART_BITS bits of the key's bucket. */
+    void (*score_buckets)(float *scores, const struct key_buckets_of *k, const float *part,
+                          const float *norms, int n);
 };
 
 const struct index_kernels *index_kernels(enum cpu_isa isa);

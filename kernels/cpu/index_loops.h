@@ -164,6 +164,89 @@ static void score_labels(float *scores, const struct key_labels *k, const float 
     score_labels_of(scores, k, k->dtype == DTYPE_BF16, q, n);
 }
 
+/* --- Buckets ---------------------------------------------------------------------------------- */
+
+enum { BUCKET_VECTORS = 4 }; /* of keys, that go through a table together */
+
+#if defined(__AVX512F__)
+typedef __m512i codes_vec;
+
+ALWAYS_INLINE codes_vec load_codes(const struct key_buckets_of *k, size_t at)
+{
+    return k->wide ? _mm512_loadu_si512((const uint32_t *)k->codes + at)
+                   : _mm512_cvtepu16_epi32(
+                         _mm256_loadu_si256((const __m256i *)((const uint16_t *)k->codes + at)));
+}
+
+/* Entries of a part by the lowest bits of codes: it lies in two registers. */
+ALWAYS_INLINE vec part_at(const float *part, codes_vec codes)
+{
+    return _mm512_permutex2var_ps(_mm512_loadu_ps(part), codes, _mm512_loadu_ps(part + 16));
+}
+
+ALWAYS_INLINE codes_vec next_part(codes_vec codes)
+{
+    return _mm512_srli_epi32(codes, BUCKET_PART_BITS);
+}
+#else
+typedef __m256i codes_vec;
+
+ALWAYS_INLINE codes_vec load_codes(const struct key_buckets_of *k, size_t at)
+{
+    return k->wide ? _mm256_loadu_si256((const __m256i *)((const uint32_t *)k->codes + at))
+                   : _mm256_cvtepu16_epi32(
+                         _mm_loadu_si128((const __m128i *)((const uint16_t *)k->codes + at)));
+}
+
+ALWAYS_INLINE vec part_at(const float *part, codes_vec codes)
+{
+    return _mm256_i32gather_ps(part, _mm256_and_si256(codes, _mm256_set1_epi32(BUCKET_PART - 1)),
+                               4);
+}
+
+ALWAYS_INLINE codes_vec next_part(codes_vec codes)
+{
+    return _mm256_srli_epi32(codes, BUCKET_PART_BITS);
+}
+#endif
+
+/* s [BUCKET_VECTORS * LANES] = sums over tables for keys from `first` on. */
+ALWAYS_INLINE void sum_buckets(float *s, const struct key_buckets_of *k, const float *part,
+                               int first)
+{
+    vec sum[BUCKET_VECTORS];
+    for (int v = 0; v < BUCKET_VECTORS; v++)
+        sum[v] = vec_zero();
+    for (int table = 0; table < k->n_tables; table++, part += k->n_parts * BUCKET_PART) {
+        size_t at = (size_t)table * k->stride + (size_t)first;
+        for (int v = 0; v < BUCKET_VECTORS; v++) {
+            codes_vec codes = load_codes(k, at + (size_t)v * LANES);
+            vec product = part_at(part, codes);
+            for (int p = 1; p < k->n_parts; p++) {
+                codes = next_part(codes);
+                product = vec_mul(product, part_at(part + p * BUCKET_PART, codes));
+            }
+            sum[v] = vec_add(sum[v], product);
+        }
+    }
+    for (int v = 0; v < BUCKET_VECTORS; v++)
+        vec_store(s + v * LANES, sum[v]);
+}
+
+/* Whole vectors, with what lies behind the keys, as with labels. */
+static void score_buckets(float *scores, const struct key_buckets_of *k, const float *part,
+                          const float *norms, int n)
+{
+    enum { TILE = BUCKET_VECTORS * LANES };
+    for (int first = 0; first < n; first += TILE) {
+        float s[TILE];
+        sum_buckets(s, k, part, first);
+        int n_here = n - first < (int)TILE ? n - first : (int)TILE;
+        for (int i = 0; i < n_here; i++)
+            scores[first + i] = norms[first + i] * s[i];
+    }
+}
+
 /* --- Bits ------------------------------------------------------------------------------------- */
 
 /* Bits that are set, by sums of ever wider fields. */

@@ -62,6 +62,7 @@ void cpu_score_exact(struct device *dev, struct selection *sel, const struct att
 {
     if (selection_skips(dev, sel, att))
         return;
+    sel->scope = (struct choice_scope){0};
     struct score_job job = {.dev = dev, .sel = sel, .att = att, .shape = attention_shape(att)};
     /* Both limits rise from row to row. */
     job.begin = sel->visible[0].begin;

@@ -28,23 +28,36 @@ bool select_scratch_get(struct device *dev, int thread_index, const struct selec
     return true;
 }
 
-void select_candidates(const struct selection *sel, int row, struct candidates *out)
+/* Keys of `from` outside of the ranges. */
+static void candidates_between(const struct row_ranges *ranges, struct key_range from,
+                               struct candidates *out)
 {
-    struct key_range visible = sel->visible[row];
-    const struct row_ranges *ranges = &sel->ranges[row];
-    int begin = visible.begin;
+    int begin = from.begin;
     out->n = out->n_places = 0;
     for (int i = 0; i <= ranges->n; i++) {
-        int end = i < ranges->n ? ranges->range[i].begin : visible.end;
+        int end = i < ranges->n ? min_int(ranges->range[i].begin, from.end) : from.end;
         if (begin < end) {
             out->range[out->n] = (struct key_range){begin, end};
             out->place[out->n++] = out->n_places;
             out->n_places += end - begin;
         }
         if (i < ranges->n)
-            begin = ranges->range[i].end;
+            begin = max_int(begin, ranges->range[i].end);
     }
     out->place[out->n] = out->n_places;
+}
+
+void select_candidates(const struct selection *sel, int row, struct candidates *out)
+{
+    candidates_between(&sel->ranges[row], sel->visible[row], out);
+}
+
+void select_scored_candidates(const struct selection *sel, int row, struct candidates *out)
+{
+    static const struct row_ranges none = {0};
+    struct key_range from = sel->visible[row];
+    from.begin = max_int(from.begin, sel->scope.first_key);
+    candidates_between(sel->scope.again ? &none : &sel->ranges[row], from, out);
 }
 
 int select_place(const struct candidates *candidates, uint32_t key)
@@ -73,6 +86,8 @@ int select_strike_out(const struct selection *sel, int row, int begin, int end,
                       const struct candidates *candidates, struct ranked all)
 {
     int n_left = candidates->n_places;
+    if (sel->scope.again)
+        return n_left;
     for (int head = begin; head < end; head++) {
         const uint32_t *keys = selection_keys(sel, row, head);
         for (int i = 0; i < selection_list(sel, row, head)->n; i++) {
@@ -88,6 +103,16 @@ int select_strike_out(const struct selection *sel, int row, int begin, int end,
     return n_left;
 }
 
+/* Leaves out keys [n] that a row's ranges hold; returns how many are left. */
+static int drop_ranged(const struct selection *sel, int row, uint32_t *keys, int n)
+{
+    int n_left = 0;
+    for (int i = 0; i < n; i++)
+        if (!selection_in_ranges(&sel->ranges[row], (int)keys[i]))
+            keys[n_left++] = keys[i];
+    return n_left;
+}
+
 void select_take(struct selection *sel, const struct selection_kernels *kernels, int row, int begin,
                  int end, const struct candidates *candidates, const struct select_scratch *scratch,
                  int32_t threshold, int64_t n_ties)
@@ -100,8 +125,14 @@ void select_take(struct selection *sel, const struct selection_kernels *kernels,
         n += kernels->collect(scratch->keys + n, scratch->all.ranks + candidates->place[i],
                               range.end - range.begin, (uint32_t)range.begin, threshold, &n_ties);
     }
-    for (int head = begin; head < end; head++)
+    if (sel->scope.again)
+        n = drop_ranged(sel, row, scratch->keys, n);
+    for (int head = begin; head < end; head++) {
+        if (sel->scope.again)
+            selection_drop_keys(sel, row, head, scratch->keys,
+                                n); /* what was drawn is now certain */
         selection_add_keys(sel, row, head, scratch->keys, NULL, 1.0f, n);
+    }
 }
 
 /* Falling by rank; ranks and weights together. */

@@ -35,7 +35,7 @@ static void top_k_task(void *user, int task_index, int thread_index)
     if (!select_scratch_get(job->dev, thread_index, sel, &scratch))
         return;
     selection_choice_heads(sel, job->share, which, &begin, &end);
-    select_candidates(sel, row, &candidates);
+    select_scored_candidates(sel, row, &candidates);
     if (job->share == SHARE_GROUP) {
         const float *sum = sum_scores(job, row, which, &candidates, &scratch);
         job->kernels->rank(scratch.all.ranks, sum, candidates.n_places);

@@ -121,7 +121,7 @@ static void top_p_task(void *user, int task_index, int thread_index)
     if (!select_scratch_get(job->dev, thread_index, sel, &choice.scratch))
         return;
     selection_choice_heads(sel, job->share, which, &choice.begin, &choice.end);
-    select_candidates(sel, choice.row, &choice.candidates);
+    select_scored_candidates(sel, choice.row, &choice.candidates);
     if (choice.candidates.n_places == 0)
         return;
     double left = 0.0, held = 0.0, above;

@@ -82,6 +82,7 @@ void cpu_selection_begin(struct device *dev, struct selection *sel, const struct
     sel->n_rows_total = shape.n_rows_total;
     sel->first_position = shape.first_position;
     sel->full = sel->chosen = sel->listed = false;
+    sel->scope = (struct choice_scope){0};
     sel->shared = true;
     for (int row = 0; row < att->n_rows; row++) {
         sel->visible[row] = attention_visible(att, &shape, row);

@@ -45,6 +45,12 @@ struct key_union {
     uint32_t rescued;     /* heads that selected nothing and have their own key instead, as bits */
 };
 
+/* Which keys a choice by the score buffer is made among: visible keys that are not selected. */
+struct choice_scope {
+    int first_key; /* and not before it */
+    bool again;    /* or all visible keys, whatever is selected */
+};
+
 struct selection {
     int max_rows, n_heads, n_kv_heads, max_keys;
     int group;       /* query heads per KV head */
@@ -58,6 +64,7 @@ struct selection {
     bool chosen; /* some masker was more than a no-op; without one the call is dense */
     bool shared; /* a group's list is at its first head */
     bool listed; /* some list may have a key */
+    struct choice_scope scope; /* by what filled the score buffer */
 
     struct key_range *visible; /* [max_rows] */
     struct row_ranges *ranges; /* [max_rows] */
@@ -193,6 +200,8 @@ struct candidates {
 };
 
 void select_candidates(const struct selection *sel, int row, struct candidates *out);
+/* Those of a choice by the score buffer: see struct choice_scope. */
+void select_scored_candidates(const struct selection *sel, int row, struct candidates *out);
 /* The place of a key, or -1. */
 int select_place(const struct candidates *candidates, uint32_t key);
 
@@ -203,12 +212,12 @@ struct key_range select_visible_pages(const struct selection *sel, int row, int 
 int select_choices_per_row(const struct selection *sel, enum share share);
 /* Lays one head's scores, [n_keys] by key, at the candidates' places. */
 void select_gather(const struct candidates *candidates, float *to, const float *scores);
-/* Keys that some head of [begin, end) has listed are no candidates: rank NO_RANK, weight 0.
- * Returns how many places are left. */
+/* Keys that some head of [begin, end) has listed are no candidates, unless the choice is made
+ * among all: rank NO_RANK, weight 0.  Returns how many places are left. */
 int select_strike_out(const struct selection *sel, int row, int begin, int end,
                       const struct candidates *candidates, struct ranked all);
 /* Adds the candidates above threshold, and the first n_ties that equal it, to the lists of heads
- * [begin, end). */
+ * [begin, end), with p = 1. */
 void select_take(struct selection *sel, const struct selection_kernels *kernels, int row, int begin,
                  int end, const struct candidates *candidates, const struct select_scratch *scratch,
                  int32_t threshold, int64_t n_ties);
