@@ -57,8 +57,14 @@ static inline int teardown(void **state)
 /* Whether the backend has a kind of index. */
 static inline bool index_is_there(const struct checker *c, enum key_index_kind kind)
 {
-    struct key_index_config config = {
-        .kind = kind, .n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 16, .max_keys = 64};
+    struct key_index_config config = {.kind = kind,
+                                      .n_layers = 1,
+                                      .n_heads = 1,
+                                      .n_kv_heads = 1,
+                                      .head_dim = 16,
+                                      .max_keys = 64,
+                                      .codes = {.n_parts = 1, .code_bits = 1},
+                                      .tables = {.n_tables = 1, .n_bits = 1}};
     return c->backend->index_bytes(c->dev, &config) > 0;
 }
 

@@ -109,4 +109,23 @@ static inline void buckets_close(struct key_index_config *config)
     free((void *)config->buckets.planes);
 }
 
+/* --- Tables ----------------------------------------------------------------------------------- */
+
+static inline void tables_open(struct key_index_config *config, int n_tables, int n_bits,
+                               int min_hits, enum key_center center)
+{
+    uint64_t random = 13;
+    size_t n = (size_t)(config->n_layers * (config->head_dim + 1) * n_tables * n_bits);
+    config->tables = (struct key_tables){.n_tables = n_tables,
+                                         .n_bits = n_bits,
+                                         .min_hits = min_hits,
+                                         .center = center,
+                                         .projections = random_weights(n, 1.0f, false, &random)};
+}
+
+static inline void tables_close(struct key_index_config *config)
+{
+    free((void *)config->tables.projections);
+}
+
 #endif

@@ -232,6 +232,43 @@ static void test_buckets_are_scored_alike(void **state)
     free(part);
 }
 
+static void test_hits_are_counted_alike(void **state)
+{
+    (void)state;
+    enum { STRIDE = 192, TABLES = 9 };
+    static const int lengths[] = {1, 7, 31, 32, 33, 100, 130};
+    static uint64_t codes[TABLES * STRIDE];
+    for (int code_bytes = 2; code_bytes <= 8; code_bytes *= 2)
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+            int n = lengths[i];
+            uint64_t query[TABLES];
+            uint16_t expected[STRIDE], got[STRIDE];
+            for (int j = 0; j < TABLES * STRIDE; j++) {
+                random_state = random_state * 1664525u + 1013904223u;
+                uint64_t code = random_state >> 30; /* of four */
+                if (code_bytes == 2)
+                    ((uint16_t *)codes)[j] = (uint16_t)code;
+                else if (code_bytes == 4)
+                    ((uint32_t *)codes)[j] = (uint32_t)code << 20;
+                else
+                    codes[j] = code << 50;
+            }
+            for (int table = 0; table < TABLES; table++)
+                query[table] = (uint64_t)(table % 4) << (code_bytes == 8   ? 50
+                                                         : code_bytes == 4 ? 20
+                                                                           : 0);
+            index_kernels_reference.count_hits(expected, codes, code_bytes, STRIDE, query, TABLES,
+                                               n);
+            FOR_EACH_ISA(kernels)
+            {
+                got[n] = 12345;
+                kernels->count_hits(got, codes, code_bytes, STRIDE, query, TABLES, n);
+                assert_memory_equal(got, expected, sizeof *got * (size_t)n);
+                assert_int_equal(got[n], 12345);
+            }
+        }
+}
+
 static void test_activations_are_near_plain_c(void **state)
 {
     (void)state;
@@ -268,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_scores_are_bits_that_agree_less_those_that_do_not),
         cmocka_unit_test(test_labels_are_scored_alike),
         cmocka_unit_test(test_buckets_are_scored_alike),
+        cmocka_unit_test(test_hits_are_counted_alike),
         cmocka_unit_test(test_activations_are_near_plain_c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,68 +1,29 @@
 /* A decode with one index, step by step, against the reference project's. */
 #include "engine/attention/sparse_attention.h"
 
+#include "tests/golden_decode.h"
 #include "tests/golden_index.h"
-
-enum { DECODE_STEPS = 4, FIRST_KEYS = 197 };
 
 struct decode {
     struct checker *c;
-    struct safetensors *file;
-    struct attention_input whole; /* the rows of step 0; the keys of the last step */
-    float *new_queries;           /* [DECODE_STEPS - 1, n_heads, head_dim] */
+    struct decode_data data;
     struct stack stack;
     struct stack_index index;
 };
 
-static const struct json *decode_run(const struct decode *d, const char *key)
-{
-    const struct json *runs = json_get(golden_section(d->c->manifest, "decode_state"), "runs");
-    const struct json *run = json_first(runs);
-    while (run && strcmp(json_string(json_get(run, "key")), key) != 0)
-        run = json_next(run);
-    assert_non_null(run);
-    return run;
-}
-
 static void decode_open(struct decode *d, struct checker *c)
 {
-    *d = (struct decode){.c = c, .file = golden_open(GOLDEN "decode_state.safetensors")};
-    d->whole = golden_input("gqa_q5_k200");
-    d->new_queries = golden_f32(d->file, "", "new_queries");
-    take_networks(c, d->file, "hash");
-    d->stack = parsed(c, decode_run(d, "hash/step0"));
+    *d = (struct decode){.c = c, .data = decode_data_open()};
+    take_networks(c, d->data.file, "hash");
+    d->stack = parsed(c, decode_run(c, "hash/step0"));
     c->masker_file[0] = 0;
-    d->index = open_index(c, &d->stack, &d->whole);
+    d->index = open_index(c, &d->stack, &d->data.whole);
 }
 
 static void decode_close(struct decode *d)
 {
     stack_index_close(&d->index);
-    attention_input_free(&d->whole);
-    free(d->new_queries);
-    safetensors_close(d->file);
-}
-
-/* Five queries over 197 keys, then one over one more each; the caller frees. */
-static struct attention_input decode_input(const struct decode *d, int step)
-{
-    const struct attention_input *whole = &d->whole;
-    struct attention_input in = *whole;
-    size_t row = (size_t)in.n_heads * (size_t)in.head_dim, dim = (size_t)in.head_dim;
-    in.n_rows = step ? 1 : whole->n_rows;
-    in.n_keys = FIRST_KEYS + step;
-    size_t n = (size_t)in.n_keys * dim;
-    in.q = xcalloc((size_t)in.n_rows * row, sizeof *in.q);
-    in.k = xcalloc((size_t)in.n_kv_heads * n, sizeof *in.k);
-    in.v = xcalloc((size_t)in.n_kv_heads * n, sizeof *in.v);
-    in.first_key = xcalloc(1, sizeof *in.first_key);
-    memcpy(in.q, step ? d->new_queries + (size_t)(step - 1) * row : whole->q,
-           (size_t)in.n_rows * row * sizeof *in.q);
-    for (size_t head = 0; head < (size_t)in.n_kv_heads; head++) {
-        memcpy(in.k + head * n, whole->k + head * (size_t)whole->n_keys * dim, n * sizeof *in.k);
-        memcpy(in.v + head * n, whole->v + head * (size_t)whole->n_keys * dim, n * sizeof *in.v);
-    }
-    return in;
+    decode_data_close(&d->data);
 }
 
 /* One linear of the queries' network of one head, in double: x [n_in] becomes x W + b [n_out]. */
@@ -70,10 +31,10 @@ static void network_linear(const struct decode *d, int linear, int head, double 
 {
     char name[64];
     snprintf(name, sizeof name, "w/query_matrix%d", linear);
-    const struct safetensor *t = golden_find(d->file, "hash", name);
-    float *w = golden_f32(d->file, "hash", name);
+    const struct safetensor *t = golden_find(d->data.file, "hash", name);
+    float *w = golden_f32(d->data.file, "hash", name);
     snprintf(name, sizeof name, "w/query_bias%d", linear);
-    float *b = golden_f32(d->file, "hash", name);
+    float *b = golden_f32(d->data.file, "hash", name);
     size_t n_in = (size_t)t->shape[1], n_out = (size_t)t->shape[2];
     double y[HASH_MAX_WIDTH];
     for (size_t o = 0; o < n_out; o++) {
@@ -91,8 +52,8 @@ static void network_linear(const struct decode *d, int linear, int head, double 
 static double *decode_scores(const struct decode *d, const struct attention_input *in)
 {
     enum { BITS = 16, HIDDEN = 24 };
-    size_t n_keys = (size_t)in->n_keys, n_all = (size_t)d->whole.n_keys;
-    int64_t *sig = golden_ints(d->file, "hash/step3", "key_sig"); /* [H, n_all, BITS] */
+    size_t n_keys = (size_t)in->n_keys, n_all = (size_t)d->data.whole.n_keys;
+    int64_t *sig = golden_ints(d->data.file, "hash/step3", "key_sig"); /* [H, n_all, BITS] */
     double *scores = xcalloc((size_t)in->n_heads * (size_t)in->n_rows * n_keys, sizeof *scores),
            *to = scores;
     for (int head = 0; head < in->n_heads; head++)
@@ -143,7 +104,7 @@ static void check_decode_step(struct decode *d, int step)
     struct checker *c = d->c;
     char key[32];
     snprintf(key, sizeof key, "hash/step%d", step);
-    struct attention_input in = decode_input(d, step);
+    struct attention_input in = decode_input(&d->data, step);
     struct attention_stage stage = open_stage(c, &in);
     struct selection *sel = open_selection(c, &in);
     struct attention att = attention_stage_call(&stage, 0);
@@ -151,8 +112,8 @@ static void check_decode_step(struct decode *d, int step)
     sparse_attention_select(&d->stack, &d->index, sel, &att);
     c->backend->attend_selected(c->dev, &att, sel);
 
-    struct golden_mask ours = selected(c, sel, &in), theirs = golden_mask_read(d->file, key);
-    float *out = xcalloc(n_outputs(&in), sizeof *out), *want = golden_f32(d->file, key, "out");
+    struct golden_mask ours = selected(c, sel, &in), theirs = golden_mask_read(d->data.file, key);
+    float *out = xcalloc(n_outputs(&in), sizeof *out), *want = golden_f32(d->data.file, key, "out");
     c->backend->download(c->dev, out, att.out, n_outputs(&in) * sizeof *out);
     c->tied = xcalloc(n_outputs(&in), 1);
     c->scores = decode_scores(d, &in);
@@ -182,7 +143,7 @@ static void test_hash_decodes_as_the_reference(void **state)
     for (int step = 0; step < DECODE_STEPS; step++)
         check_decode_step(&d, step);
     print_message("decode: %d rows, %d with ties\n", c->n_rows, c->n_ties);
-    assert_int_equal(c->n_rows, (5 + 3) * d.whole.n_heads);
+    assert_int_equal(c->n_rows, (5 + 3) * d.data.whole.n_heads);
     decode_close(&d);
 }
 
@@ -197,12 +158,12 @@ static void test_signatures_kept_in_a_decode_equal_the_reference(void **state)
     for (int step = 0; step < DECODE_STEPS; step++) {
         char key[32];
         snprintf(key, sizeof key, "hash/step%d", step);
-        struct attention_input in = decode_input(&d, step);
+        struct attention_input in = decode_input(&d.data, step);
         struct attention_stage stage = open_stage(d.c, &in);
         struct attention att = attention_stage_call(&stage, 0);
         stack_index_update(&d.index, &att);
-        if (golden_find(d.file, key, "key_sig")) {
-            check_signatures(d.file, key,
+        if (golden_find(d.data.file, key, "key_sig")) {
+            check_signatures(d.data.file, key,
                              &(struct indexed_call){.in = &in, .index = d.index.slot[2]});
             n_recorded++;
         }

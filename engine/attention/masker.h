@@ -39,6 +39,9 @@ struct masker_param {
     double step;                /* one key press in the edit form (count or real) */
     const char *const *choices; /* NULL-terminated, PARAM_CHOICE only */
     struct budget fallback;     /* default; a choice's index, a real's value in .value */
+    /* [2] The choices that false and true mean, where the reference's configs have these in place
+     * of words; NULL elsewhere. */
+    const int *reference_bool;
 };
 
 /* A parameter's value: budgets use both fields; reals, counts and choices (an index) only value;
@@ -78,6 +81,7 @@ struct masker {
     const char *name;           /* "oracle-topk": short form, JSON, files */
     const char *reference_type; /* "OracleTopKConfig"; more spellings in reference_aliases */
     const char *const *reference_aliases; /* NULL-terminated or NULL */
+    const char *const *reference_ignored; /* its parameters that change no mask; as above */
     const char *title;                    /* "Oracle top-k" */
     const char *summary;                  /* what it keeps, one sentence */
     const char *source;                   /* paper or origin */

@@ -7,9 +7,19 @@
 #include "engine/attention/maskers/maskers.h"
 
 const struct masker *const maskers[] = {
-    &masker_sink,        &masker_local,  &masker_causal, &masker_oracle_topk,
-    &masker_oracle_topp, &masker_hash,   &masker_quest,  &masker_double_sparsity,
-    &masker_socket,      &masker_random, &masker_reuse,  NULL,
+    &masker_sink,
+    &masker_local,
+    &masker_causal,
+    &masker_oracle_topk,
+    &masker_oracle_topp,
+    &masker_hash,
+    &masker_quest,
+    &masker_double_sparsity,
+    &masker_socket,
+    &masker_random,
+    &masker_magicpig,
+    &masker_reuse,
+    NULL,
 };
 
 const char *const masker_share_words[] = {"head", "group", NULL};

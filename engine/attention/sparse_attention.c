@@ -185,6 +185,9 @@ bool sparse_attention_once(const struct stack *stack, const struct backend *back
         struct stack_index index;
         if (!stack_index_open(&index, stack, backend, dev, &model, att->max_keys, err))
             return false;
+        struct attention before = whole; /* as a lane: its context, then the call's own rows */
+        before.n_rows = 0;
+        stack_index_update(&index, &before);
         stack_index_update(&index, &whole);
         sparse_attention_select(stack, &index, sel, att);
         stack_index_close(&index);
@@ -405,6 +408,14 @@ void sparse_attention_build_index(struct sparse_attention *s, const struct kv_ca
         };
         stack_index_update(&s->index, &att);
     }
+}
+
+void sparse_attention_index_before(struct sparse_attention *s, const struct attention *att)
+{
+    struct attention before = *att;
+    before.n_rows = 0;
+    if (s->selection)
+        stack_index_update(&s->index, &before);
 }
 
 static bool fail_memory(struct sparse_attention *s, int max_keys, struct error *err)

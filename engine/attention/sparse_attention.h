@@ -34,6 +34,8 @@ uint64_t sparse_attention_bytes(const struct stack *stack, const struct backend 
  * Without it the first call does the same. */
 void sparse_attention_build_index(struct sparse_attention *s, const struct kv_cache *context,
                                   int n_context);
+/* The same for one layer, over the keys that are there before a call's own rows. */
+void sparse_attention_index_before(struct sparse_attention *s, const struct attention *att);
 
 /* The method to put into struct forward_call; valid until close. */
 struct attention_method sparse_attention_method(struct sparse_attention *s);

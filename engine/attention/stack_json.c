@@ -92,6 +92,24 @@ static bool unknown_type(const char *type, struct error *err)
     return fail(err, "there is no masker of type \"%.60s\" here", type);
 }
 
+static bool is_ignored(const struct masker *m, const char *key)
+{
+    for (const char *const *name = m->reference_ignored; name && *name; name++)
+        if (strcmp(*name, key) == 0)
+            return true;
+    return false;
+}
+
+/* True if v stands for one of the choices. */
+static bool bool_from_reference(struct stack_item *item, int i, const struct json *v)
+{
+    const int *choices = item->masker->params[i].reference_bool;
+    if (!choices || !json_is_bool(v))
+        return false;
+    item->values.param[i] = (struct budget){.value = choices[json_bool(v, false)]};
+    return true;
+}
+
 static bool params_from_reference(struct stack_item *item, const struct json *params, bool ours,
                                   struct error *err)
 {
@@ -101,7 +119,11 @@ static bool params_from_reference(struct stack_item *item, const struct json *pa
         /* The reference's dataclasses carry their search grids along. */
         if (!ours && (strcmp(key, "type") == 0 || strcmp(key, "search_space") == 0))
             continue;
+        if (!ours && is_ignored(m, key))
+            continue;
         int i = ours ? masker_param_index(m, key) : reference_param_index(m, key);
+        if (!ours && i >= 0 && bool_from_reference(item, i, c))
+            continue;
         if (i < 0 ? !stack_unknown_param(m, key, err) : !value_from_json(item, i, c, err))
             return fail_prefix(err, "%s", m->name);
     }
@@ -272,9 +294,14 @@ static struct json *item_to_reference(const struct stack_item *item)
     json_set_string(v, "type", m->reference_type);
     for (int j = 0; j < m->n_params; j++) {
         const struct masker_param *p = &m->params[j];
-        if (p->reference_name)
+        int value = (int)item->values.param[j].value;
+        bool is_bool = p->reference_name && p->reference_bool;
+        if (is_bool)
+            json_set_bool(params, p->reference_name, value != p->reference_bool[0]);
+        else if (p->reference_name)
             set_value(params, p->reference_name, item, j);
-        else if (!masker_value_is_default(m, &item->values, j))
+        if (is_bool ? value != p->reference_bool[0] && value != p->reference_bool[1]
+                    : !p->reference_name && !masker_value_is_default(m, &item->values, j))
             set_value(extras, p->name, item, j);
     }
     json_set(v, "params", params);

@@ -75,5 +75,6 @@ const struct backend backend_cpu = {
     .score_index = cpu_score_index,
     .select_pages = cpu_select_pages,
     .select_if_short = cpu_select_if_short,
+    .select_matches = cpu_select_matches,
     .select_again = cpu_select_again,
 };

@@ -172,6 +172,8 @@ void cpu_select_random(struct device *dev, struct selection *sel, const struct a
                        double rate, int slot, enum share share);
 void cpu_select_pages(struct device *dev, struct selection *sel, const struct attention *att,
                       struct budget size, int page_size, double top_p, enum share share);
+void cpu_select_matches(struct device *dev, struct selection *sel, const struct key_index *index,
+                        const struct attention *att);
 void cpu_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
                          struct budget size, int more);
 void cpu_select_again(struct device *dev, struct selection *sel, const struct attention *att,

@@ -7,10 +7,9 @@
 /* --- Memory --------------------------------------------------------------------------------- */
 
 static const struct index_kind *const kinds[] = {
-    [INDEX_HASH] = &index_hash,
-    [INDEX_PAGES] = &index_pages,
-    [INDEX_CHANNELS] = &index_channels,
-    [INDEX_BUCKETS] = &index_buckets,
+    [INDEX_HASH] = &index_hash,         [INDEX_PAGES] = &index_pages,
+    [INDEX_CHANNELS] = &index_channels, [INDEX_BUCKETS] = &index_buckets,
+    [INDEX_TABLES] = &index_tables,
 };
 
 static size_t stride_of(const struct key_index_config *c)

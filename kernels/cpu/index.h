@@ -31,10 +31,15 @@ struct key_index {
     int16_t *channels; /* [n_layers, n_heads, n_channels] */
     int n_values;      /* INDEX_CHANNELS: 2, a label's least and largest, or n_channels */
     void *values;      /* [n_layers, n_heads, n_values, stride] of the keys' type, key j's at j */
-    float *planes;     /* INDEX_BUCKETS: [n_planes, head_dim, padded(n_tables n_bits)] */
-    float *zeros;      /* [padded(n_tables n_bits)] */
-    void *codes;       /* [n_layers, n_kv_heads, n_tables, stride] buckets of key j at j */
-    float *norms;      /* [n_layers, n_kv_heads, stride] */
+    /* INDEX_BUCKETS and INDEX_TABLES. */
+    float *planes; /* [n_planes, head_dim, padded(n_tables n_bits)]; of tables, per layer and with
+                    * a row more */
+    float *zeros;  /* [padded(n_tables n_bits)] */
+    void *codes;   /* [n_layers, n_kv_heads, n_tables, stride] bucket or code of key j at j */
+    float *norms;  /* [n_layers, n_kv_heads, stride] lengths of values, or of keys less the mean */
+    float *means;  /* [n_layers, n_kv_heads, head_dim]: tables, with radii and n_frozen */
+    float *radii;  /* [n_layers, n_kv_heads] N */
+    int *n_frozen; /* [n_layers] keys that mean and N are of */
 };
 
 /* What a kind of index does. */
@@ -56,7 +61,7 @@ struct index_kind {
                   const struct attention *att);
 };
 
-extern const struct index_kind index_hash, index_pages, index_channels, index_buckets;
+extern const struct index_kind index_hash, index_pages, index_channels, index_buckets, index_tables;
 
 static inline size_t index_n_keys(const struct key_index_config *config)
 {

@@ -103,8 +103,34 @@ static void score_labels(float *scores, const struct key_labels *k, const float 
     }
 }
 
-const struct index_kernels index_kernels_reference = {linear, activate, score_bits, score_labels,
-                                                      score_buckets};
+static uint64_t code_at(const void *codes, int code_bytes, size_t at)
+{
+    return code_bytes == 2   ? ((const uint16_t *)codes)[at]
+           : code_bytes == 4 ? ((const uint32_t *)codes)[at]
+                             : ((const uint64_t *)codes)[at];
+}
+
+static void count_hits(uint16_t *hits, const void *codes, int code_bytes, size_t stride,
+                       const uint64_t *query, int n_tables, int n)
+{
+    for (int i = 0; i < n; i++) {
+        hits[i] = 0;
+        for (int table = 0; table < n_tables; table++)
+            hits[i] +=
+                code_at(codes, code_bytes, (size_t)table * stride + (size_t)i) == query[table];
+    }
+}
+
+static float dot(const float *q, const void *k, enum dtype dtype, int n)
+{
+    float sum = 0.0f;
+    for (int i = 0; i < n; i++)
+        sum += q[i] * load_as_f32(k, dtype, (size_t)i);
+    return sum;
+}
+
+const struct index_kernels index_kernels_reference = {
+    linear, activate, score_bits, score_labels, score_buckets, count_hits, dot};
 
 const struct index_kernels *index_kernels(enum cpu_isa isa)
 {

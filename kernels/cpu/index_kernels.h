@@ -53,6 +53,12 @@ struct index_kernels {
      * part [n_tables, n_parts, BUCKET_PART] at each BUCKET_PART_BITS bits of the key's bucket. */
     void (*score_buckets)(float *scores, const struct key_buckets_of *k, const float *part,
                           const float *norms, int n);
+    /* hits [n] = in how many of n_tables tables a key's code, of code_bytes 2, 4 or 8, is the
+     * query's [n_tables]; codes [n_tables, stride], key i at i of every array. */
+    void (*count_hits)(uint16_t *hits, const void *codes, int code_bytes, size_t stride,
+                       const uint64_t *query, int n_tables, int n);
+    /* q k over n elements, k f32 or bf16. */
+    float (*dot)(const float *q, const void *k, enum dtype dtype, int n);
 };
 
 const struct index_kernels *index_kernels(enum cpu_isa isa);

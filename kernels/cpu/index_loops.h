@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels/cpu/attention_simd.h"
+#include "kernels/cpu/convert.h"
 #include "kernels/cpu/index_kernels.h"
 
 enum { TILE_ROWS = 4, TILE_VECTORS = 32 / LANES, LABEL_VECTORS = LABEL_KEYS / LANES };
@@ -245,6 +246,44 @@ static void score_buckets(float *scores, const struct key_buckets_of *k, const f
         for (int i = 0; i < n_here; i++)
             scores[first + i] = norms[first + i] * s[i];
     }
+}
+
+/* --- Hits -------------------------------------------------------------------------------------
+ * Compiled for this file's instruction set from plain C. */
+
+#define COUNT_HITS(type)                                                                           \
+    for (int table = 0; table < n_tables; table++) {                                               \
+        const type *restrict code = (const type *)codes + (size_t)table * stride;                  \
+        type wanted = (type)query[table];                                                          \
+        for (int i = 0; i < n; i++)                                                                \
+            hits[i] = (uint16_t)(hits[i] + (code[i] == wanted));                                   \
+    }
+
+static void count_hits(uint16_t *restrict hits, const void *codes, int code_bytes, size_t stride,
+                       const uint64_t *query, int n_tables, int n)
+{
+    memset(hits, 0, (size_t)n * sizeof *hits);
+    if (code_bytes == 2) {
+        COUNT_HITS(uint16_t)
+    } else if (code_bytes == 4) {
+        COUNT_HITS(uint32_t)
+    } else {
+        COUNT_HITS(uint64_t)
+    }
+}
+
+/* --- One key ---------------------------------------------------------------------------------- */
+
+static float dot(const float *q, const void *k, enum dtype dtype, int n)
+{
+    vec sum = vec_zero();
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        sum = vec_fma(vec_load(q + i), load_weights(k, dtype == DTYPE_BF16, (size_t)i), sum);
+    float total = vec_sum_lanes(sum);
+    for (; i < n; i++)
+        total += q[i] * load_as_f32(k, dtype, (size_t)i);
+    return total;
 }
 
 /* --- Bits ------------------------------------------------------------------------------------- */

@@ -107,6 +107,26 @@ static void per_layer(const struct bench *b, double *us)
         us[i] /= b->config.n_layers;
 }
 
+/* Builds the indexes over the context, as a lane does once, and tells how long it takes. */
+static bool build_index(struct bench_calls *calls, struct sparse_attention *sparse,
+                        struct json *result, struct error *err)
+{
+    struct bench *b = calls->bench;
+    if (!bench_sync(b, err))
+        return false;
+    b->backend->time_mark(b->dev, 0);
+    for (int layer = 0; layer < b->config.n_layers; layer++) {
+        struct attention att = bench_call(calls, layer);
+        sparse_attention_index_before(sparse, &att);
+    }
+    b->backend->time_mark(b->dev, 1);
+    if (!bench_sync(b, err))
+        return false;
+    json_set_number(result, "index_build_us_per_layer",
+                    b->backend->time_between_us(b->dev, 0, 1) / b->config.n_layers);
+    return true;
+}
+
 bool bench_attention(struct bench *b, struct json *result, struct error *err)
 {
     struct bench_calls calls = {0};
@@ -129,7 +149,8 @@ bool bench_attention(struct bench *b, struct json *result, struct error *err)
         sides[1].method = sparse_attention_untimed(sparse);
         int layer;
         struct stack stack = bench_checked_stack(b, &layer);
-        ok = check(&sides[1], layer, stack_is_dense(&stack) ? NULL : &stack, result, "sparse_error",
+        ok = build_index(&calls, sparse, result, err) &&
+             check(&sides[1], layer, stack_is_dense(&stack) ? NULL : &stack, result, "sparse_error",
                    err);
         counts = count(&sides[1]);
         ok = ok && bench_timed_open(b, &timed[1], attend_all, &sides[1], err);
