@@ -56,7 +56,7 @@ struct index_kind {
      * kept >= added.begin: keys that the layer knew of till now. */
     void (*add)(struct device *dev, struct key_index *index, const struct attention *att,
                 struct key_range added, int kept);
-    /* score_index. */
+    /* score_index; no score where none is (INDEX_TABLES). */
     void (*score)(struct device *dev, struct selection *sel, const struct key_index *index,
                   const struct attention *att);
 };

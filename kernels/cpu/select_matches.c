@@ -1,11 +1,11 @@
 /* MagicPIG's choice: keys that share the query's code in enough tables, each with the probability
  * of that, so that sums over them estimate sums over all keys.
  * Source: Chen et al. 2024, arXiv 2410.16179, equation of section 4. */
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
 #include "kernels/cpu/index_tables.h"
+#include "kernels/match_probability.h"
 
 enum { HIT_KEYS = 1024, MAX_TABLES = 512 };
 
@@ -31,25 +31,6 @@ struct match_query {
     uint64_t codes[MAX_TABLES];
 };
 
-static double power(double x, int n)
-{
-    double result = 1.0;
-    for (; n > 0; n >>= 1, x *= x)
-        result *= n & 1 ? x : 1.0;
-    return result;
-}
-
-/* The probability of at least min_hits matches in n_tables tables. */
-static double match_probability(const struct key_tables *c, double cosine)
-{
-    double angle = acos(fmin(fmax(cosine, -1.0), 1.0)), n = c->n_tables;
-    double t = power(1.0 - angle / 3.14159265358979323846, c->n_bits);
-    if (t >= 1.0)
-        return 1.0;
-    double none = n * log1p(-t), p = -expm1(none);
-    return c->min_hits == 1 ? p : p - n * t * (1.0 - p) / (1.0 - t);
-}
-
 /* Of the angle between the query, q' [head_dim], and a key of the run. */
 static float key_probability(const struct matches_job *job, const struct match_query *m,
                              const float *q, const struct key_run *run, int key)
@@ -59,9 +40,9 @@ static float key_probability(const struct matches_job *job, const struct match_q
     const char *k = (const char *)run->k + (size_t)(key - run->begin) * row_bytes;
     double dot = (double)index_kernels(job->dev->isa)->dot(q, k, dtype, job->shape.head_dim);
     double size = m->length * fmax(m->radius, (double)m->norms[key]);
-    double p =
-        match_probability(&job->index->config.tables, size > 0.0 ? (dot - m->offset) / size : 0.0);
-    return p > (double)FLT_MIN ? fminf((float)p, 1.0f) : FLT_MIN;
+    const struct key_tables *c = &job->index->config.tables;
+    return match_probability(c->n_tables, c->n_bits, c->min_hits,
+                             size > 0.0 ? (dot - m->offset) / size : 0.0);
 }
 
 static void encode_query(const struct matches_job *job, struct match_query *m, float *x,

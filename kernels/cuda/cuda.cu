@@ -53,6 +53,7 @@ static const struct backend backend_cuda = {
     .score_index = cuda_score_index,
     .select_pages = cuda_select_pages,
     .select_if_short = cuda_select_if_short,
+    .select_matches = cuda_select_matches,
     .select_again = cuda_select_again,
 };
 

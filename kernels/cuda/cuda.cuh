@@ -301,6 +301,8 @@ void cuda_select_pages(struct device *dev, struct selection *sel, const struct a
                        struct budget size, int page_size, double top_p, enum share share);
 void cuda_select_if_short(struct device *dev, struct selection *sel, const struct attention *att,
                           struct budget size, int more);
+void cuda_select_matches(struct device *dev, struct selection *sel, const struct key_index *index,
+                         const struct attention *att);
 void cuda_select_again(struct device *dev, struct selection *sel, const struct attention *att,
                        const struct selection *from);
 /* index.cu (memory, dispatch), index_*.cu */

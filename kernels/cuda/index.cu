@@ -4,10 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* By enum key_index_kind. */
-static const struct index_kind *const kinds[] = {&index_hash, &index_pages, &index_channels};
+/* By enum key_index_kind; NULL: not there. */
+static const struct index_kind *const kinds[N_INDEX_KINDS] = {
+    &index_hash, &index_pages, &index_channels, NULL, &index_buckets, &index_tables};
 
-static_assert((int)INDEX_HASH == 0 && (int)INDEX_PAGES == 1 && (int)INDEX_CHANNELS == 2,
+static_assert((int)INDEX_HASH == 0 && (int)INDEX_PAGES == 1 && (int)INDEX_CHANNELS == 2 &&
+                  (int)INDEX_CODES == 3 && (int)INDEX_BUCKETS == 4 && (int)INDEX_TABLES == 5,
               "the table goes by these");
 
 /* A multiple of what a thread or a warp reads at once. */
@@ -18,7 +20,7 @@ static size_t stride_of(const struct key_index_config *c)
 
 static bool is_there(const struct key_index_config *c)
 {
-    return (size_t)c->kind < sizeof kinds / sizeof *kinds;
+    return kinds[c->kind] != NULL;
 }
 
 uint64_t cuda_index_bytes(struct device *dev, const struct key_index_config *config)
@@ -74,5 +76,6 @@ void cuda_score_index(struct device *dev, struct selection *sel, const struct ke
     assert(att->n_rows == sel->n_rows && att->max_keys <= index->config.max_keys);
     selection_catch_up(dev, sel);
     sel->late->levels.write = NULL;
+    sel->late->scope = {};
     index->kind->score(dev, sel, index, att);
 }

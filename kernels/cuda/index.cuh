@@ -34,6 +34,13 @@ struct key_index {
     int n_values;      /* INDEX_CHANNELS: 2, a label's least and largest, or n_channels */
     void *
         values; /* (device) [n_layers, n_heads, n_values, stride] of the keys' type, key j's at j */
+    /* INDEX_BUCKETS and INDEX_TABLES, all (device).  Sizes as the cpu backend has them. */
+    float *planes; /* [n_planes, n_in, padded columns] */
+    void *codes;   /* [n_layers, n_kv_heads, n_tables, stride] bucket or code of key j at j */
+    float *norms;  /* [n_layers, n_kv_heads, stride] */
+    void *queries; /* what a few rows of queries are turned into */
+    float *means, *radii; /* [n_layers, n_kv_heads (, head_dim)] tables alone */
+    int32_t *n_frozen; /* [n_layers, 2] keys that mean and radius are of; first key to code anew */
 };
 
 /* What a kind of index does. */
@@ -45,13 +52,13 @@ struct index_kind {
     bool (*open)(struct device *dev, struct key_index *index);
     void (*close)(struct device *dev, struct key_index *index);
     uint64_t (*bytes)(const struct key_index_config *config, size_t stride);
-    /* index_update and score_index. */
+    /* index_update and score_index; no score where none is (INDEX_TABLES). */
     void (*add)(struct device *dev, struct key_index *index, const struct attention *att);
     void (*score)(struct device *dev, struct selection *sel, const struct key_index *index,
                   const struct attention *att);
 };
 
-extern const struct index_kind index_hash, index_pages, index_channels;
+extern const struct index_kind index_hash, index_pages, index_channels, index_buckets, index_tables;
 
 static inline size_t index_n_keys(const struct key_index_config *config)
 {

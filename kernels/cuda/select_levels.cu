@@ -291,7 +291,7 @@ static int heads_of_choice(const struct selection *sel, const struct put_off *wh
 static struct choose_job job_of(const struct device *dev, const struct selection *sel,
                                 const struct put_off *what)
 {
-    return choose_job_of(dev, sel, &sel->att, what->share, what->first, true);
+    return choose_job_of(dev, sel, &sel->att, what->share, what->first, true, what->scope);
 }
 
 bool select_levels_takes(const struct device *dev, const struct selection *sel,

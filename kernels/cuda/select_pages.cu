@@ -181,7 +181,7 @@ void cuda_select_pages(struct device *dev, struct selection *sel, const struct a
     selection_plan(dev, sel, top_p > 0.0 ? SELECT_LIMITED : SELECT_PAGES, size);
     bool first = selection_choose(dev, sel, att, share);
     struct pages_job job = {};
-    job.choose = choose_job_of(dev, sel, att, share, first, false);
+    job.choose = choose_job_of(dev, sel, att, share, first, false, {});
     job.choose.split.team = 1;
     job.choose.top_p = top_p;
     job.page_size = page_size;

@@ -284,6 +284,7 @@ void cuda_score_exact(struct device *dev, struct selection *sel, const struct at
     assert(att->n_rows == sel->n_rows && att->kv.head_dim <= PLAIN_DIMS * WARP);
     selection_catch_up(dev, sel);
     sel->late->levels.write = NULL;
+    sel->late->scope = {};
     struct score_job job = {};
     job.att = *att;
     job.plan = sel->plan;

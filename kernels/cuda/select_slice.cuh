@@ -197,6 +197,7 @@ slice_take_bits(uint32_t take, uint32_t ties, const struct choice *c, const stru
     for (int head = c->head_begin; there && head < c->head_end; head++) {
         uint32_t *taken = job->sel.taken + bitmap_of(c, job, head) + (size_t)(first_word + lane);
         *taken = job->first ? take : *taken | take;
+        make_certain(c, job, head, first_word + lane, take);
     }
     if (!job->lists)
         return;

@@ -32,6 +32,7 @@ struct choose_job {
     struct selection sel; /* its plan's last part is this masker */
     struct team_split split;
     enum share share;
+    struct choice_scope scope;
     bool first;         /* the bitmaps hold nothing yet */
     int n_slice_words;  /* at most, of a slice */
     int n_staged_words; /* of a slice, whose orders fit into shared memory; 0: they do not */
@@ -172,12 +173,16 @@ static __device__ __forceinline__ void choice_pass(const struct choice *c,
             job->sel.taken[bitmap_of(c, job, head) + (size_t)word] = 0;
 }
 
-/* The bits of a word whose keys can be chosen: visible, and selected by none of the heads. */
+/* The bits of a word whose keys can be chosen: visible, and selected by none of the heads unless
+ * the choice is made among all. */
 static __device__ __forceinline__ uint32_t candidates(const struct choice *c,
                                                       const struct choose_job *job, int word)
 {
-    uint32_t bits = open_bits(&c->plan, word);
-    if (job->first)
+    uint32_t bits = job->scope.again ? range_bits(word, c->plan.visible.begin, c->plan.visible.end)
+                                     : open_bits(&c->plan, word);
+    if (job->scope.first_key > 0)
+        bits &= range_bits(word, job->scope.first_key, word * 32 + 32);
+    if (job->first || job->scope.again)
         return bits;
     for (int head = c->head_begin; head < c->head_end; head++) {
         size_t at = bitmap_of(c, job, head) + (size_t)word;
@@ -502,6 +507,15 @@ static __device__ __forceinline__ uint32_t lowest_bits(uint32_t bits, int n)
     return bits;
 }
 
+/* What was drawn and is now taken. */
+static __device__ __forceinline__ void make_certain(const struct choice *c,
+                                                    const struct choose_job *job, int head,
+                                                    int word, uint32_t take)
+{
+    if (job->scope.again && job->sel.sampled)
+        job->sel.drawn[bitmap_of(c, job, head) + (size_t)word] &= ~take;
+}
+
 /* Adds the slice's orders above the threshold to the bitmaps, and of those that equal it all, or
  * the first n_ties of the team, `before` of which lie in earlier slices.  All threads. */
 template <bool MASS>
@@ -538,6 +552,7 @@ take_orders(const struct choice *c, const struct choose_job *job, const struct m
         for (int head = c->head_begin; head < c->head_end; head++) {
             uint32_t *taken = job->sel.taken + bitmap_of(c, job, head) + (size_t)word;
             *taken = job->first ? take : *taken | take;
+            make_certain(c, job, head, word, take);
         }
     }
 }
@@ -565,14 +580,16 @@ static inline int most_choice_words(const struct select_plan *plan, int max_keys
 
 static inline struct choose_job choose_job_of(const struct device *dev, const struct selection *sel,
                                               const struct attention *att, enum share share,
-                                              bool first, bool open_only)
+                                              bool first, bool open_only, struct choice_scope scope)
 {
+    open_only = open_only && !scope.again;
     struct choose_job job = {};
     int n_choices = share == SHARE_GROUP ? sel->n_kv_heads : sel->n_heads;
     job.att = *att;
     job.sel = *sel;
     job.share = share;
     job.first = first;
+    job.scope = scope;
     job.open_only = open_only;
     job.split = team_split_of(dev, att->n_rows, n_choices, att->max_keys, CHOOSE_MIN_KEYS);
     job.n_slice_words =

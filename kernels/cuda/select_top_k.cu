@@ -224,14 +224,15 @@ static bool top_k_run(struct device *dev, struct selection *sel, const struct pu
         return select_levels(dev, sel, what, last);
     if (what->levels.write)
         what->levels.write(dev, sel, &what->levels);
-    struct choose_job job = choose_job_of(dev, sel, &sel->att, what->share, what->first, true);
+    struct choose_job job =
+        choose_job_of(dev, sel, &sel->att, what->share, what->first, true, what->scope);
     size_t n_bytes = (size_t)job.n_staged_words * 32 * sizeof(uint32_t);
     int n_heads = what->share == SHARE_GROUP ? sel->group : 1;
     top_k_way *way = top_k_way_of(&job, n_heads);
     if (way != top_k_digits_kernel) {
         n_bytes = n_bytes > sizeof(struct cut_memory) ? n_bytes : sizeof(struct cut_memory);
         /* One list for each choice: nothing else is in it. */
-        job.lists = last && what->first && n_heads == sel->union_heads;
+        job.lists = last && what->first && n_heads == sel->union_heads && !what->scope.again;
     }
     cuda_allow_shared(dev, way, n_bytes);
     cuda_launch(dev, way, team_grid(dev, &job.split), CHOOSE_THREADS, n_bytes, job);
@@ -248,5 +249,6 @@ void cuda_select_top_k(struct device *dev, struct selection *sel, const struct a
     what.share = share;
     what.first = selection_choose(dev, sel, att, share);
     what.levels = sel->late->levels;
+    what.scope = sel->late->scope;
     sel->late->masker = what;
 }

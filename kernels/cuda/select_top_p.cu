@@ -185,7 +185,7 @@ void cuda_select_top_p(struct device *dev, struct selection *sel, const struct a
     selection_plan(dev, sel, limited ? SELECT_LIMITED : SELECT_TOP_P,
                    limited ? most : share_of_mass);
     bool first = selection_choose(dev, sel, att, share);
-    struct choose_job job = choose_job_of(dev, sel, att, share, first, false);
+    struct choose_job job = choose_job_of(dev, sel, att, share, first, false, sel->late->scope);
     job.top_p = top_p > 0.0 ? top_p : 0.0;
     job.of_total = of_total;
     job.limited = limited;

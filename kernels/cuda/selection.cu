@@ -91,6 +91,7 @@ void cuda_selection_begin(struct device *dev, struct selection *sel, const struc
     sel->plan.n = 0;
     sel->late->masker = {};
     sel->late->levels.write = NULL;
+    sel->late->scope = {};
     sel->n_rows = att->n_rows;
     sel->listed = sel->sampled = sel->mixed = false;
     sel->shared = true;

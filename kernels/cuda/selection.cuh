@@ -27,6 +27,7 @@ enum select_kind {
     SELECT_RANDOM,
     SELECT_PAGES,
     SELECT_IF_SHORT, /* full or nothing */
+    SELECT_MATCHES,
     SELECT_PUT
 };
 
@@ -73,6 +74,12 @@ struct level_scores {
     int n_words, n_bits;
 };
 
+/* Which keys a choice by the score buffer is made among: visible keys that are not selected. */
+struct choice_scope {
+    int first_key; /* and not before it */
+    bool again;    /* or all visible keys, whatever is selected */
+};
+
 /* A masker that has been asked for and not been launched: only when the next operation comes does
  * it show whether it is the last, which may make the lists itself. */
 struct put_off {
@@ -84,6 +91,7 @@ struct put_off {
     bool first;                 /* the bitmaps hold nothing yet */
     bool first_drawn;           /* `drawn` holds nothing yet, for a sampler */
     struct level_scores levels; /* what top-k chooses by, unless the score buffer holds it */
+    struct choice_scope scope;
 };
 
 /* What has been asked for and not been launched; on the host, since kernels get the selection by
@@ -91,6 +99,7 @@ struct put_off {
 struct selection_late {
     struct put_off masker;      /* run NULL: none.  Its part is the plan's last */
     struct level_scores levels; /* that the score buffer is to hold: write NULL if it does */
+    struct choice_scope scope;  /* by what filled it */
 };
 
 struct selection {

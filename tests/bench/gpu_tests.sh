@@ -63,7 +63,7 @@ if [ $# -eq 0 ]; then
     for test in "${tests[@]}"; do
         start "$(basename "$test")" "$test"
     done
-    both=({maskers,indexes,decode,selections,models,embedded}_golden double_sparsity engine)
+    both=({maskers,indexes,magicpig,decode,selections,models,embedded}_golden double_sparsity engine)
     for test in "${both[@]/#/$folder/test_}" "${both[@]/#/$folder/tests/test_}"; do
         [ -f "$test" ] && ATTNSCOPE_TEST_BACKEND=cuda start "$(basename "$test") cuda" "$test"
     done
