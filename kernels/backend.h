@@ -302,21 +302,32 @@ struct key_index;
 
 /* --- Sampling with a guarantee -------------------------------------------------------------- */
 
+/* How the keys beside the base sample are drawn, b of the keys R' that are neither selected nor in
+ * it; P is softmax(z / temperature) over R', of a group the mean of its heads'. */
 enum draw_mode {
-    DRAW_UNIFORM,     /* without replacement, p = b / |R| */
-    DRAW_MULTINOMIAL, /* b times from P = softmax(z / temperature) over R, p = 1 - (1 - P)^b */
-    DRAW_GUMBEL /* the b largest z + temperature Gumbel noise; p = 1 - exp(-exp((z - kappa) / T)),
-                   kappa the next largest */
+    DRAW_UNIFORM,     /* without replacement, p = b / |R'| */
+    DRAW_MULTINOMIAL, /* b times from P, p = 1 - (1 - P)^b */
+    DRAW_GUMBEL /* the b largest ln P + Gumbel noise; p = 1 - exp(-exp(ln P - kappa)), kappa the
+                   next largest */
 };
 
 /* How many keys select_adaptive draws of R, the visible keys of [init_offset, K - local_offset) not
- * yet selected (both resolved against K).  A base sample of n0 keys (n0 = base, or trunc(base |R|)
- * of a fraction; at least 2, at most |R|) drawn uniformly estimates, with u = exp(z - m), m the
- * largest z among the selected and drawn keys:
+ * yet selected (both resolved against K; where there is none for any row, nothing is done).  A base
+ * sample of n0 keys (n0 = base, or trunc(base |R|) of a fraction; at least 2, at most |R|) is drawn
+ * uniformly, without replacement, and selected with p = 1.  With u = exp(z - m), m the largest z
+ * among the selected and drawn keys, it estimates, in f64:
  *   D = sum over selected keys u / p + |R| / n0 sum over drawn keys u
  *   sigma = the drawn u's sample standard deviation
- *   b = ceil((Phi^-1(1 - delta / 2) sigma |R| / (epsilon D))^2), at least n0; >= |R|: all, p = 1
- * one_sided: 1 - delta.  DRAW_UNIFORM extends the same sample to b keys.
+ *   b = ceil((Phi^-1(1 - delta / 2) sigma (|R| - n0) / (epsilon D))^2), at least n0
+ * one_sided: 1 - delta.  b of the |R| - n0 others are drawn as the mode says; all, p = 1, where
+ * there are no more.  One weight for both samples would bias the sums, since b depends on what the
+ * base sample held; with p = 1 for it they are unbiased whatever b is.
+ *   The base sample is the images of 0 .. n0 - 1 under select_random's permutation of R, and
+ * DRAW_UNIFORM goes on with the next b.  z is att->scale times a product that is summed in f32 in
+ * one order, so that b is the same number on every device: element d of a head goes to partial sum
+ * d mod 16, by fused multiply-adds in rising d; then partial sums whose numbers differ in bit 1 are
+ * added, then bit 0, bit 2, bit 3.  A key that only some heads of a group have counts 0 among those
+ * heads' u.
  * Source: Desai et al. 2025, "vAttention", arXiv 2510.05688, eq. of the denominator's budget;
  * spec: the reference's estimator corrected. */
 struct adaptive_sampling {

@@ -151,6 +151,10 @@ struct attention_kernels {
     /* acc [n_queries, padded_dim] += p [n_queries, ROW_KEYS] v, rows multiplied by scale first. */
     void (*accumulate)(float *acc, const float *scale, const float *p, int padded_dim,
                        int n_queries, const struct row_list *v, const struct row_list *ahead);
+    /* s [k->n] = scale * (q k^T) of one query q [head_dim], for any n, in one order of sums and so
+     * the same bits on every instruction set: element d goes to partial sum d mod 16, by fused
+     * multiply-adds in rising d; then those 2 apart are added, then 1, then 4, then 8. */
+    void (*ordered_scores)(float *s, const float *q, float scale, const struct row_list *k);
 };
 
 /* The tile way for one task; the other fields come from the call. */

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/attention_rows.h"
 
-const struct attention_kernels attention_kernels_avx2 = {scores, keep_bits, soften, accumulate};
+const struct attention_kernels attention_kernels_avx2 = {scores, keep_bits, soften, accumulate,
+                                                         ordered_scores};
 
 #endif

@@ -165,5 +165,21 @@ static void accumulate(float *acc, const float *scale, const float *p, int padde
         }
 }
 
-const struct attention_kernels attention_kernels_reference = {scores, keep_bits, soften,
-                                                              accumulate};
+static void ordered_scores(float *s, const float *q, float scale, const struct row_list *k)
+{
+    static const int apart[] = {2, 1, 4, 8};
+    for (int j = 0; j < k->n; j++) {
+        size_t row = row_number(k, j) * (size_t)k->head_dim;
+        float sum[16] = {0};
+        for (int d = 0; d < k->head_dim; d++)
+            sum[d % 16] = fmaf(q[d], load_as_f32(k->base, k->dtype, row + (size_t)d), sum[d % 16]);
+        for (int step = 0; step < 4; step++)
+            for (int i = 0; i < 16; i++)
+                if (!(i & apart[step]))
+                    sum[i] += sum[i + apart[step]];
+        s[j] = scale * sum[0];
+    }
+}
+
+const struct attention_kernels attention_kernels_reference = {scores, keep_bits, soften, accumulate,
+                                                              ordered_scores};

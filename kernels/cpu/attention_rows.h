@@ -228,4 +228,68 @@ static void accumulate(float *acc, const float *scale, const float *p, int padde
     }
 }
 
+/* --- Scores in one order ---------------------------------------------------------------------- */
+
+/* 16 partial sums are one vector or two; as many keys at a time as one transposing sum ends. */
+enum { ORDERED_VECTORS = 16 / LANES, ORDERED_KEYS = LANES == 16 ? 16 : 4 };
+
+/* s [ORDERED_KEYS] from sum [ORDERED_KEYS, ORDERED_VECTORS]. */
+ALWAYS_INLINE void ordered_sums(float *s, const vec *sum, float scale)
+{
+#if defined(__AVX512F__)
+    vec_store(s, vec_mul(vec_all(scale), vec_sum_each(sum)));
+#else
+    vec half[2];
+    for (int c = 0; c < 2; c++) {
+        vec a =
+            vec_add(_mm256_unpacklo_ps(sum[c], sum[2 + c]), _mm256_unpackhi_ps(sum[c], sum[2 + c]));
+        vec b = vec_add(_mm256_unpacklo_ps(sum[4 + c], sum[6 + c]),
+                        _mm256_unpackhi_ps(sum[4 + c], sum[6 + c]));
+        __m256d a_d = _mm256_castps_pd(a), b_d = _mm256_castps_pd(b);
+        half[c] = vec_add(_mm256_castpd_ps(_mm256_unpacklo_pd(a_d, b_d)),
+                          _mm256_castpd_ps(_mm256_unpackhi_pd(a_d, b_d)));
+    }
+    __m128 low = _mm_add_ps(_mm256_castps256_ps128(half[0]), _mm256_extractf128_ps(half[0], 1));
+    __m128 high = _mm_add_ps(_mm256_castps256_ps128(half[1]), _mm256_extractf128_ps(half[1], 1));
+    _mm_storeu_ps(s, _mm_mul_ps(_mm_set1_ps(scale), _mm_add_ps(low, high)));
+#endif
+}
+
+ALWAYS_INLINE void ordered_scores_of(float *s, const float *q, float scale,
+                                     const struct row_list *k, bool bf16)
+{
+    const size_t row_bytes = (size_t)k->head_dim * (bf16 ? 2 : 4);
+    for (int j = 0; j < k->n; j += ORDERED_KEYS) {
+        const char *row[ORDERED_KEYS];
+        vec sum[ORDERED_KEYS * ORDERED_VECTORS];
+        for (int t = 0; t < ORDERED_KEYS; t++)
+            row[t] = row_at(k, min_int(j + t, k->n - 1), row_bytes);
+        for (int i = 0; i < ORDERED_KEYS * ORDERED_VECTORS; i++)
+            sum[i] = vec_zero();
+        ask_early(k, j + ORDERED_KEYS, ORDERED_KEYS, row_bytes);
+        for (int d = 0; d < k->head_dim; d += 16)
+            for (int c = 0; c < ORDERED_VECTORS; c++) {
+                int at = d + c * LANES, left = k->head_dim - at;
+                if (left <= 0)
+                    break;
+                int part = left < LANES ? left : 0;
+                vec qv = part ? vec_load_part(q + at, part) : vec_load(q + at);
+                for (int t = 0; t < ORDERED_KEYS; t++)
+                    sum[t * ORDERED_VECTORS + c] =
+                        vec_fma(qv, load_row(row[t], at, part, bf16), sum[t * ORDERED_VECTORS + c]);
+            }
+        float all[ORDERED_KEYS];
+        ordered_sums(all, sum, scale);
+        memcpy(s + j, all, (size_t)min_int(ORDERED_KEYS, k->n - j) * sizeof *s);
+    }
+}
+
+static void ordered_scores(float *s, const float *q, float scale, const struct row_list *k)
+{
+    if (k->dtype == DTYPE_BF16)
+        ordered_scores_of(s, q, scale, k, true);
+    else
+        ordered_scores_of(s, q, scale, k, false);
+}
+
 #endif

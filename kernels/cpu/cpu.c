@@ -77,4 +77,5 @@ const struct backend backend_cpu = {
     .select_if_short = cpu_select_if_short,
     .select_matches = cpu_select_matches,
     .select_again = cpu_select_again,
+    .select_adaptive = cpu_select_adaptive,
 };

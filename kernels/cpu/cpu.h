@@ -178,6 +178,8 @@ void cpu_select_if_short(struct device *dev, struct selection *sel, const struct
                          struct budget size, int more);
 void cpu_select_again(struct device *dev, struct selection *sel, const struct attention *att,
                       const struct selection *from);
+void cpu_select_adaptive(struct device *dev, struct selection *sel, const struct attention *att,
+                         const struct adaptive_sampling *sampling, int slot, enum share share);
 void cpu_selection_put(struct device *dev, struct selection *sel, int row, int head,
                        const int32_t *keys, const float *prob, int n);
 int cpu_selection_get(struct device *dev, const struct selection *sel, int row, int head,

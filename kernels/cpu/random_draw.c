@@ -135,17 +135,22 @@ static int lacking(const uint32_t *listed, int n_listed, const uint32_t *keys, c
     return n_new;
 }
 
+int random_draw_lacking(const struct random_draw *draw, const struct selection *sel, int head,
+                        const uint32_t *keys, int n, uint32_t *to)
+{
+    return lacking(selection_keys(sel, draw->row, head), selection_list(sel, draw->row, head)->n,
+                   keys, NULL, n, to, NULL);
+}
+
 void random_draw_add(const struct random_draw *draw, struct selection *sel, const uint32_t *keys,
-                     const float *prob, float constant, int n,
-                     const struct select_scratch *scratch)
+                     const float *prob, float constant, int n, const struct select_scratch *scratch)
 {
     uint32_t *new_keys = (uint32_t *)scratch->all.ranks;
     float *new_prob = scratch->all.weights;
     for (int head = draw->begin; head < draw->end; head++) {
-        int n_new = lacking(selection_keys(sel, draw->row, head),
-                            selection_list(sel, draw->row, head)->n, keys, prob, n, new_keys,
-                            new_prob);
-        selection_add_keys(sel, draw->row, head, new_keys, prob ? new_prob : NULL, constant,
-                           n_new);
+        int n_new =
+            lacking(selection_keys(sel, draw->row, head), selection_list(sel, draw->row, head)->n,
+                    keys, prob, n, new_keys, new_prob);
+        selection_add_keys(sel, draw->row, head, new_keys, prob ? new_prob : NULL, constant, n_new);
     }
 }

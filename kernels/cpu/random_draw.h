@@ -24,6 +24,10 @@ void random_draw_start(struct random_draw *draw, const struct selection *sel,
 void random_draw_keys(const struct random_draw *draw, const struct selection_kernels *kernels,
                       int n, const struct select_scratch *scratch);
 
+/* Writes those of keys [n], ascending, that a head's list lacks to `to` [n]; returns how many. */
+int random_draw_lacking(const struct random_draw *draw, const struct selection *sel, int head,
+                        const uint32_t *keys, int n, uint32_t *to);
+
 /* Adds keys [n], ascending, to the draw's lists, less those that a list has: they keep their
  * probability.  prob [n], or NULL: constant.  `all` is used. */
 void random_draw_add(const struct random_draw *draw, struct selection *sel, const uint32_t *keys,

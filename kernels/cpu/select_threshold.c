@@ -22,6 +22,7 @@ bool select_scratch_get(struct device *dev, int thread_index, const struct selec
     *out = (struct select_scratch){
         .all = {at, (float *)(at + n)},
         .buffer = {{at + 2 * n, (float *)(at + 3 * n)}, {at + 4 * n, (float *)(at + 5 * n)}},
+        .wide = (double *)(at + 2 * n),
         .scores = (float *)(at + 6 * n),
         .keys = (uint32_t *)(at + 7 * n),
     };

@@ -180,6 +180,7 @@ void selection_drop_keys(struct selection *sel, int row, int head, const uint32_
 /* Arrays of max_keys + LIST_SLACK entries each. */
 struct select_scratch {
     struct ranked all, buffer[2];
+    double *wide; /* the memory of buffer[0] */
     float *scores;
     uint32_t *keys;
 };
