@@ -177,9 +177,12 @@ static inline struct stack alone(const struct masker *m)
 {
     struct stack s = {0};
     assert_true(stack_add(&s, m, NULL));
-    for (int i = 0; i < m->n_params; i++)
+    for (int i = 0; i < m->n_params; i++) {
         if (m->params[i].kind == PARAM_PATH) /* of weights: those that need no file */
             assert_true(masker_value_parse(m, &s.items[0].values, i, "random", NULL));
+        if (i > 0 && m->params[i].kind == PARAM_BUDGET) /* left to others, that are not there */
+            s.items[0].values.param[i] = (struct budget){.value = m->params[i].min};
+    }
     return s;
 }
 

@@ -108,11 +108,12 @@ static void test_weighted_attention_equals_the_reference(void **state)
 }
 
 /* The reference draws with replacement and ours without, so that its draws are put by hand. */
-static void test_random_sampling_from_recorded_draws_equals_the_reference(void **state)
+static void check_recorded_draws(struct checker *c, const char *section, int n_runs)
 {
-    struct checker *c = *state;
-    struct safetensors *file = golden_open(GOLDEN "random_sampling.safetensors");
-    const struct json *runs = json_get(golden_section(c->manifest, "random_sampling"), "runs");
+    char path[512];
+    snprintf(path, sizeof path, GOLDEN "%s.safetensors", section);
+    struct safetensors *file = golden_open(path);
+    const struct json *runs = json_get(golden_section(c->manifest, section), "runs");
     int n = 0;
     for (const struct json *run = json_first(runs); run; run = json_next(run), n++) {
         const char *key = json_string(json_get(run, "key"));
@@ -132,8 +133,18 @@ static void test_random_sampling_from_recorded_draws_equals_the_reference(void *
         golden_mask_free(&m);
         hand_made_close(&h);
     }
-    assert_int_equal(n, 20);
+    assert_int_equal(n, n_runs);
     safetensors_close(file);
+}
+
+static void test_random_sampling_from_recorded_draws_equals_the_reference(void **state)
+{
+    check_recorded_draws(*state, "random_sampling", 20);
+}
+
+static void test_adaptive_sampling_from_recorded_draws_equals_the_reference(void **state)
+{
+    check_recorded_draws(*state, "adaptive", 25);
 }
 
 /* --- Mask operations ------------------------------------------------------------------------ */
@@ -229,6 +240,7 @@ int main(void)
         cmocka_unit_test(test_mask_operations_equal_the_reference),
         cmocka_unit_test(test_weighted_attention_equals_the_reference),
         cmocka_unit_test(test_random_sampling_from_recorded_draws_equals_the_reference),
+        cmocka_unit_test(test_adaptive_sampling_from_recorded_draws_equals_the_reference),
     };
     if (!test_backend_opens())
         return TEST_SKIPPED;

@@ -401,6 +401,7 @@ static struct budget random_value(const struct masker_param *p)
         v.value = p->min + (high - p->min) * (draw((1 << 20) - 1) + 1) / (1 << 20);
     } else if (draw(2)) {
         v = (struct budget){true, draw(2) ? (draw(1000) + 1) / 1000.0 : (draw(1 << 23) + 1) / 7e6};
+        v.value = v.value < p->max_fraction ? v.value : p->max_fraction;
     } else {
         v.value = p->min + draw(100000);
     }

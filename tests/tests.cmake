@@ -59,6 +59,8 @@ add_test(NAME test_cli COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_cli.sh $<TARGET_
 attnscope_test(test_line_edit attnscope_tui)
 add_test(NAME test_workbench_user COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_workbench_user.sh $<TARGET_FILE:attnscope>)
 attnscope_test(test_cpu_random attnscope_kernels)
+attnscope_test(test_cpu_adaptive attnscope_kernels)
+attnscope_test(test_adaptive_budget attnscope_attention)
 attnscope_test(test_cpu_again attnscope_kernels)
 attnscope_test(test_cpu_selected attnscope_kernels)
 attnscope_test(test_cpu_index attnscope_kernels)

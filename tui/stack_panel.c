@@ -93,7 +93,8 @@ static void draw_masker_row(const struct app *app, struct grid *g, struct rect a
     if (item->masker->n_params > 0)
         write_value(item, 0, &value);
     enum role role = item->off ? ROLE_DIM : ROLE_TEXT;
-    const char *share = item->off ? "off " : item->masker->reads_all_keys ? "SIM " : NULL;
+    bool reads_all = masker_reads_all_keys(item->masker, &item->values);
+    const char *share = item->off ? "off " : reads_all ? "SIM " : NULL;
     /* The share takes 6 cells at the right.  Names give way to values; a cut value says so. */
     enum { SHARE_CELLS = 7, MARK_CELLS = 6, VALUE_CELLS = 7, MAX_NAME_CELLS = 12 };
     struct rect left = {row.x, row.y, area.w > SHARE_CELLS ? area.w - SHARE_CELLS : 0, 1};

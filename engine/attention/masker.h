@@ -88,11 +88,15 @@ struct masker {
     const char *cost;                     /* what it reads, one phrase: "reads all K" */
     enum masker_kind kind;
     bool reads_all_keys; /* scores every key exactly: its speed-up is marked so */
+    /* Whether it does with these values, where that depends on them; NULL: reads_all_keys. */
+    bool (*reads_all_with)(const struct masker_values *values);
     bool overlaps; /* chooses also among what is kept already, so that budgets may not add up */
     int n_params;
     struct masker_param params[MASKER_MAX_PARAMS]; /* params[0] is the main one */
     /* NULL: adds nothing, so that a stack of such maskers alone is dense. */
     void (*select)(const struct masker_call *call, const struct masker_values *values);
+    /* True if the backend has the operations that select calls; NULL: every backend has. */
+    bool (*is_on)(const struct backend *backend);
     /* The index over keys that select asks for; NULL: none.  Fills the kind and its parameters in
      * out, whose shape is filled already.  *held is memory that out points to, freed with free()
      * once the index is open; held NULL: sizes are enough, out may lack weights. */
@@ -113,6 +117,8 @@ const struct masker *masker_find(const char *name); /* NULL if unknown; '_' read
 const struct masker *masker_find_reference(const char *type);
 int masker_param_index(const struct masker *m, const char *name); /* -1 if unknown */
 struct masker_values masker_defaults(const struct masker *m);
+/* True if the masker with these values scores every key exactly. */
+bool masker_reads_all_keys(const struct masker *m, const struct masker_values *values);
 
 /* The number of keys that a budget means for a call of n_keys: trunc(fraction * n_keys) in double,
  * or the count. */

@@ -18,6 +18,7 @@ const struct masker *const maskers[] = {
     &masker_socket,
     &masker_random,
     &masker_magicpig,
+    &masker_adaptive,
     &masker_reuse,
     NULL,
 };
@@ -72,6 +73,11 @@ struct masker_values masker_defaults(const struct masker *m)
     for (int i = 0; i < m->n_params; i++)
         values.param[i] = m->params[i].fallback;
     return values;
+}
+
+bool masker_reads_all_keys(const struct masker *m, const struct masker_values *values)
+{
+    return m->reads_all_with ? m->reads_all_with(values) : m->reads_all_keys;
 }
 
 int budget_keys(struct budget size, int n_keys)

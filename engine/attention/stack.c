@@ -168,7 +168,7 @@ bool stack_equal(const struct stack *a, const struct stack *b)
 bool stack_reads_all_keys(const struct stack *s)
 {
     for (int i = 0; i < stack_n_items(s); i++)
-        if (!s->items[i].off && s->items[i].masker->reads_all_keys)
+        if (!s->items[i].off && masker_reads_all_keys(s->items[i].masker, &s->items[i].values))
             return true;
     return false;
 }

@@ -18,6 +18,17 @@ static struct key_index_config shape_of(const struct masker_model *model, int ma
                                      .kv_dtype = model->kv_dtype};
 }
 
+static bool check_backend(const struct stack_item *item, const struct backend *backend,
+                          struct error *err)
+{
+    const struct masker *m = item->masker;
+    if (item->off || ((!m->index || backend->index_open) && (!m->is_on || m->is_on(backend))))
+        return true;
+    return fail_code(err, EXIT_CODE_NO_DEVICE,
+                     "%s is not there on the %s backend; use --backend cpu", m->name,
+                     backend->name);
+}
+
 static bool open_slot(struct stack_index *s, int i, const struct stack_item *item,
                       const struct masker_model *model, int max_keys, struct error *err)
 {
@@ -25,10 +36,6 @@ static bool open_slot(struct stack_index *s, int i, const struct stack_item *ite
     struct key_index_config config = shape_of(model, max_keys);
     void *held = NULL;
     char why[256] = "";
-    if (!s->backend->index_open)
-        return fail_code(err, EXIT_CODE_NO_DEVICE,
-                         "%s is not there on the %s backend; use --backend cpu", m->name,
-                         s->backend->name);
     if (!m->index(&item->values, model, &config, &held, err))
         return fail_prefix(err, "%s", m->name);
     s->logit_scale[i] = m->logit_scale ? m->logit_scale(&config) : 1.0f;
@@ -43,10 +50,13 @@ bool stack_index_open(struct stack_index *out, const struct stack *stack,
 {
     struct stack_index s = {.backend = backend, .dev = dev};
     for (int i = 0; i < stack_n_items(stack); i++) {
-        if (!asks_for_index(&stack->items[i]))
-            continue;
-        s.layers[i] = stack_list_layers(stack, stack_list_of_item(stack, i));
-        if (!open_slot(&s, i, &stack->items[i], model, max_keys, err)) {
+        const struct stack_item *item = &stack->items[i];
+        bool ok = check_backend(item, backend, err);
+        if (ok && asks_for_index(item)) {
+            s.layers[i] = stack_list_layers(stack, stack_list_of_item(stack, i));
+            ok = open_slot(&s, i, item, model, max_keys, err);
+        }
+        if (!ok) {
             stack_index_close(&s);
             return false;
         }

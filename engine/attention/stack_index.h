@@ -21,8 +21,8 @@ struct stack_index {
 };
 
 /* Opens them, empty, for one lane of up to max_keys keys; maskers that are off get none.  On
- * failure nothing is held and err says which masker: its backend has no such index or no top-p
- * over it, its file cannot be used, or memory is short. */
+ * failure nothing is held and err says which masker: its backend has not what it needs, its file
+ * cannot be used, or memory is short. */
 bool stack_index_open(struct stack_index *out, const struct stack *stack,
                       const struct backend *backend, struct device *dev,
                       const struct masker_model *model, int max_keys, struct error *err);

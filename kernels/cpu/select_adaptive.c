@@ -214,8 +214,11 @@ static void adaptive_task(void *user, int task_index, int thread_index)
         n_more = most_needed(job, &choice);
         count_read(job, &choice);
     }
-    int n_sure = n_more < choice.n_rest ? choice.n_base : draw->n_left;
-    random_draw_keys(draw, job->kernels, n_sure, &choice.scratch);
+    int n_sure = choice.n_base;
+    if (n_more == choice.n_rest) {
+        n_sure = draw->n_left;
+        random_draw_keys(draw, job->kernels, n_sure, &choice.scratch);
+    }
     random_draw_add(draw, sel, choice.scratch.keys, NULL, 1.0f, n_sure, &choice.scratch);
     if (n_sure < draw->n_left)
         draw_more(job, &choice, n_more);

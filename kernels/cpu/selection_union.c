@@ -22,6 +22,20 @@ static uint32_t heads_without_keys(const struct selection *sel, int row, int fir
     return bits;
 }
 
+/* -ln p of keys in turn, most of which have one of two probabilities: 1 and that of a draw. */
+struct bias_of_prob {
+    float prob, bias; /* the last but 1 */
+};
+
+static float bias_of(struct bias_of_prob *last, float prob)
+{
+    if (prob == 1.0f)
+        return 0.0f;
+    if (prob != last->prob)
+        *last = (struct bias_of_prob){prob, -logf(prob)};
+    return last->bias;
+}
+
 /* A list that is the union as it stands: shared by the group, or the only one. */
 static void adopt_list(struct selection *sel, int row, int head, struct key_union *to)
 {
@@ -34,8 +48,9 @@ static void adopt_list(struct selection *sel, int row, int head, struct key_unio
     }
     const float *probs = selection_probs(sel, row, head);
     float *bias = sel->union_bias + selection_slot(sel, row, head) * sel->stride;
+    struct bias_of_prob last = {1.0f, 0.0f};
     for (int i = 0; i < list->n; i++)
-        bias[i] = -logf(probs[i]);
+        bias[i] = bias_of(&last, probs[i]);
     to->bits.bias = bias; /* stride 0: all heads of the union */
 }
 
@@ -65,10 +80,11 @@ static void write_bias(const struct selection *sel, int row, int head, int bit,
     const float *probs = selection_probs(sel, row, head);
     float *bias = sel->union_bias + selection_slot(sel, row, head) * sel->stride;
     float constant = -logf(list->prob);
+    struct bias_of_prob last = {1.0f, 0.0f};
     int at = 0;
     for (int i = 0; i < all->n; i++) {
         bool has = list->n > 0 && all->bits.bits[i] >> bit & 1;
-        bias[i] = !has ? 0.0f : list->mixed ? -logf(probs[at]) : constant;
+        bias[i] = !has ? 0.0f : list->mixed ? bias_of(&last, probs[at]) : constant;
         at += has;
     }
 }

@@ -10,6 +10,7 @@ extern const struct masker masker_causal;
 extern const struct masker masker_oracle_topk;
 extern const struct masker masker_oracle_topp;
 extern const struct masker masker_random;
+extern const struct masker masker_adaptive;
 extern const struct masker masker_hash;
 extern const struct masker masker_quest;
 extern const struct masker masker_double_sparsity;
