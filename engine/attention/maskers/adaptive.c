@@ -95,7 +95,7 @@ const struct masker masker_adaptive = {
                     .min_fraction = 0,
                     .max_fraction = 1,
                     .step = 16,
-                    .fallback = {.is_fraction = true, .value = 0.025},
+                    .fallback = {.is_fraction = true, .value = 0.05},
                 },
             [PARAM_EPSILON] = CHANCE_PARAM("epsilon", "The relative error of the softmax "
                                                       "denominator that is allowed."),
