@@ -345,6 +345,89 @@ static void test_random_sampling_is_unbiased_over_seeds(void **state)
     expect_unbiased("oracle-topk:8,random:0.1:share=group");
 }
 
+static void test_adaptive_sampling_is_unbiased_over_seeds(void **state)
+{
+    (void)state;
+    expect_unbiased("adaptive:4:epsilon=0.3:delta=0.3:init_offset=0:local_offset=0");
+    expect_unbiased("sink:4,local:8,adaptive:5%:epsilon=0.2:init_offset=4:local_offset=8");
+    expect_unbiased("oracle-topk:8,adaptive:3:epsilon=0.2:sides=one:init_offset=0:local_offset=0:"
+                    "share=group");
+    expect_unbiased("oracle-topk:4,adaptive:4:epsilon=0.2:init_offset=0:local_offset=0:"
+                    "mode=multinomial:temperature=2");
+    expect_unbiased(
+        "oracle-topk:4,adaptive:4:epsilon=0.2:init_offset=0:local_offset=0:mode=gumbel");
+}
+
+/* What adaptive asked of its backend. */
+static struct {
+    struct adaptive_sampling sampling;
+    int slot, n_calls, n_scored;
+    enum share share;
+} sampled;
+
+static void note_adaptive(struct device *device, struct selection *sel, const struct attention *att,
+                          const struct adaptive_sampling *sampling, int slot, enum share share)
+{
+    sampled.sampling = *sampling;
+    sampled.slot = slot;
+    sampled.share = share;
+    sampled.n_calls++;
+    backend->select_adaptive(device, sel, att, sampling, slot, share);
+}
+
+static void note_score(struct device *device, struct selection *sel, const struct attention *att)
+{
+    sampled.n_scored++;
+    backend->score_exact(device, sel, att);
+}
+
+static void test_adaptive_asks_for_what_it_is_told(void **state)
+{
+    (void)state;
+    struct scene *s = scene_open(2, 300, 7);
+    struct backend noting = *backend;
+    struct error err = {0};
+    noting.select_adaptive = note_adaptive;
+    noting.score_exact = note_score;
+    struct stack stack = parsed("sink:2,adaptive:7%:epsilon=0.2:delta=0.3:init_offset=2:"
+                                "local_offset=10%:sides=one:mode=gumbel:temperature=0.5:"
+                                "share=group");
+    assert_true(sparse_attention_once(&stack, &noting, dev, s->sel, &s->att, &err));
+    const struct adaptive_sampling *a = &sampled.sampling;
+    assert_true(a->base.is_fraction && a->base.value == 0.07);
+    assert_true(!a->init_offset.is_fraction && a->init_offset.value == 2);
+    assert_true(a->local_offset.is_fraction && a->local_offset.value == 0.1);
+    assert_true(a->epsilon == 0.2 && a->delta == 0.3 && a->one_sided);
+    assert_true(a->mode == DRAW_GUMBEL && a->temperature == 0.5);
+    assert_true(sampled.slot == 1 && sampled.share == SHARE_GROUP && sampled.n_scored == 1);
+    assert_true(stack_reads_all_keys(&stack));
+    stack = parsed("sink:2,adaptive");
+    assert_true(sparse_attention_once(&stack, &noting, dev, s->sel, &s->att, &err));
+    assert_true(a->mode == DRAW_UNIFORM && !a->one_sided && sampled.n_scored == 1);
+    assert_false(stack_reads_all_keys(&stack));
+    stack = parsed("sink:2,adaptive:0");
+    assert_true(sparse_attention_once(&stack, &noting, dev, s->sel, &s->att, &err));
+    assert_int_equal(sampled.n_calls, 2);
+    scene_close(s);
+}
+
+static void test_a_backend_without_adaptive_sampling_is_named(void **state)
+{
+    (void)state;
+    struct scene *s = scene_open(2, 100, 7);
+    struct backend without = *backend;
+    struct error err = {0};
+    without.name = "cuda";
+    without.select_adaptive = NULL;
+    struct stack stack = parsed("sink:4,adaptive");
+    assert_false(sparse_attention_once(&stack, &without, dev, s->sel, &s->att, &err));
+    assert_string_equal(err.text, "adaptive is not there on the cuda backend; use --backend cpu");
+    assert_int_equal(err.code, EXIT_CODE_NO_DEVICE);
+    stack.items[1].off = true;
+    assert_true(sparse_attention_once(&stack, &without, dev, s->sel, &s->att, &err));
+    scene_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +440,9 @@ int main(void)
         cmocka_unit_test(test_top_p_keeps_a_growing_part_of_what_the_budget_keeps),
         cmocka_unit_test(test_top_p_is_of_what_each_masker_estimates_logits_by),
         cmocka_unit_test(test_random_sampling_is_unbiased_over_seeds),
+        cmocka_unit_test(test_adaptive_sampling_is_unbiased_over_seeds),
+        cmocka_unit_test(test_adaptive_asks_for_what_it_is_told),
+        cmocka_unit_test(test_a_backend_without_adaptive_sampling_is_named),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

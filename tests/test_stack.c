@@ -752,6 +752,22 @@ static void expect_warning_less(const char *text, int n_keys, const char *unwant
     buf_free(&got);
 }
 
+static void test_warnings_name_keys_that_a_sampler_never_draws(void **state)
+{
+    (void)state;
+    expect_warning("sink:128,local:128,adaptive", 4096, "");
+    expect_warning("sink:128,local:128,oracle-topk:90%,adaptive:10%", 4096, "");
+    expect_warning("adaptive:init_offset=0:local_offset=0", 4096, "");
+    expect_warning("sink:4,local:128,adaptive", 0,
+                   "adaptive never chooses the first 128 keys, and sink does not keep them all: "
+                   "make init_offset smaller, or sink larger.\n");
+    expect_warning("sink:128,local:64,adaptive:local_offset=2%", 4096,
+                   "adaptive never chooses the latest 81 keys, and local does not keep them all");
+    expect_warning("sink:4,local:4,adaptive:0:init_offset=4:local_offset=4", 4096,
+                   "adaptive with base_rate_sampling 0 draws nothing.\n");
+    expect_warning("adaptive:init_offset=0:local_offset=0,sink:4", 0, "adaptive is not last");
+}
+
 static void test_warnings_name_what_is_likely_not_meant(void **state)
 {
     (void)state;
@@ -868,6 +884,7 @@ int main(void)
         cmocka_unit_test(test_steps_stay_within_bounds_and_round),
         cmocka_unit_test(test_every_parameter_steps_to_a_legal_value),
         cmocka_unit_test(test_warnings_name_what_is_likely_not_meant),
+        cmocka_unit_test(test_warnings_name_keys_that_a_sampler_never_draws),
         cmocka_unit_test(test_budgets_that_add_up_to_all_keys_are_named),
         cmocka_unit_test(test_first_values_that_mean_every_key_are_named),
         cmocka_unit_test(test_budgets_that_may_overlap_are_named),

@@ -47,10 +47,12 @@ static void warn_repeated(const struct stack *s, struct buf *out)
         }
 }
 
+/* A number of keys that it adds, of all: a sampler's is of those that others leave. */
 static bool has_budget(const struct stack_item *item)
 {
     const struct masker *m = item->masker;
-    return !item->off && m->select && m->n_params && m->params[0].kind == PARAM_BUDGET;
+    return !item->off && m->select && m->kind != MASKER_SAMPLER && m->n_params &&
+           m->params[0].kind == PARAM_BUDGET;
 }
 
 /* A budget that top-p may leave unused. */
@@ -190,10 +192,55 @@ static void warn_overlap(const struct stack *s, int n_keys, struct buf *out)
     }
 }
 
+static int kept_by(const struct stack *s, const char *masker, int n_keys)
+{
+    int kept = 0;
+    for (int i = 0; i < s->n; i++) {
+        int keys = budget_keys(s->items[i].values.param[0], n_keys);
+        if (!s->items[i].off && s->items[i].masker == masker_find(masker) && keys > kept)
+            kept = keys;
+    }
+    return kept;
+}
+
+/* Keys at either end that a masker leaves to others, of which no masker keeps as many. */
+static void warn_left_out(const struct stack *s, int n_keys, struct buf *out)
+{
+    static const struct {
+        const char *param, *keeper, *which;
+    } ends[] = {{"init_offset", "sink", "first"}, {"local_offset", "local", "latest"}};
+    for (int i = 0; i < s->n; i++)
+        for (int end = 0; end < 2; end++) {
+            const struct masker *m = s->items[i].masker;
+            int param = masker_param_index(m, ends[end].param);
+            if (s->items[i].off || param < 0)
+                continue;
+            int n = n_keys > 0 ? n_keys : MANY_KEYS;
+            int left = budget_keys(s->items[i].values.param[param], n);
+            if (left > kept_by(s, ends[end].keeper, n) && left < n)
+                buf_printf(out,
+                           "%s never chooses the %s %d keys, and %s does not keep them all: make "
+                           "%s smaller, or %s larger.\n",
+                           m->name, ends[end].which, left, ends[end].keeper, ends[end].param,
+                           ends[end].keeper);
+        }
+}
+
+static void warn_sampler_off(const struct stack *s, struct buf *out)
+{
+    for (int i = 0; i < s->n; i++) {
+        const struct masker *m = s->items[i].masker;
+        if (!s->items[i].off && m->kind == MASKER_SAMPLER && s->items[i].values.param[0].value == 0)
+            buf_printf(out, "%s with %s 0 draws nothing.\n", m->name, m->params[0].name);
+    }
+}
+
 static void warn_list(const struct stack *s, int n_keys, struct buf *out)
 {
     warn_idle(s, out);
     warn_sampler_not_last(s, out);
+    warn_sampler_off(s, out);
+    warn_left_out(s, n_keys, out);
     warn_repeated(s, out);
     warn_of_everything(s, out);
     warn_budgets(s, n_keys, out);

@@ -228,7 +228,7 @@ void cpu_select_adaptive(struct device *dev, struct selection *sel, const struct
                          const struct adaptive_sampling *sampling, int slot, enum share share)
 {
     assert(sampling->epsilon > 0.0 && sampling->delta > 0.0 && sampling->delta < 1.0);
-    assert(sampling->mode == DRAW_UNIFORM || sampling->temperature > 0.0);
+    assert(sampling->mode == DRAW_UNIFORM || (sampling->temperature > 0.0 && !sel->scope.again));
     if (selection_skips(dev, sel, att))
         return;
     struct adaptive_job job = {

@@ -53,8 +53,6 @@ static void select_adaptive(const struct masker_call *call, const struct masker_
                                    masker_share(values, PARAM_SHARE));
 }
 
-static const char *const aliases[] = {"AdaptiveSamplingConfig", NULL};
-
 /* Keys that other maskers are there for. */
 #define OFFSET_PARAM(what, short_name, text)                                                       \
     {                                                                                              \
@@ -73,7 +71,6 @@ static const char *const aliases[] = {"AdaptiveSamplingConfig", NULL};
 const struct masker masker_adaptive = {
     .name = "adaptive",
     .reference_type = "AdaptiveSamplingMaskerConfig",
-    .reference_aliases = aliases,
     .title = "Adaptive sampling (vAttention)",
     .summary = "Draws as many random keys as bounding the error of the softmax denominator takes.",
     .source = "Desai et al. 2025 (vAttention), arXiv 2510.05688, unbiased for any sample size",
