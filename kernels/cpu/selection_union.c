@@ -22,18 +22,19 @@ static uint32_t heads_without_keys(const struct selection *sel, int row, int fir
     return bits;
 }
 
-/* -ln p of keys in turn, most of which have one of two probabilities: 1 and that of a draw. */
-struct bias_of_prob {
-    float prob, bias; /* the last but 1 */
-};
-
-static float bias_of(struct bias_of_prob *last, float prob)
+/* bias [n] = -ln p.  Most lists have two probabilities, 1 and that of a draw, in no order: the last
+ * logarithm is kept, and the choice between the two is no branch. */
+static void biases_of(float *bias, const float *probs, int n)
 {
-    if (prob == 1.0f)
-        return 0.0f;
-    if (prob != last->prob)
-        *last = (struct bias_of_prob){prob, -logf(prob)};
-    return last->bias;
+    float last = 1.0f, last_bias = 0.0f;
+    for (int i = 0; i < n; i++) {
+        bool certain = probs[i] == 1.0f;
+        if (!certain & (probs[i] != last)) {
+            last = probs[i];
+            last_bias = -logf(last);
+        }
+        bias[i] = certain ? 0.0f : last_bias;
+    }
 }
 
 /* A list that is the union as it stands: shared by the group, or the only one. */
@@ -48,9 +49,7 @@ static void adopt_list(struct selection *sel, int row, int head, struct key_unio
     }
     const float *probs = selection_probs(sel, row, head);
     float *bias = sel->union_bias + selection_slot(sel, row, head) * sel->stride;
-    struct bias_of_prob last = {1.0f, 0.0f};
-    for (int i = 0; i < list->n; i++)
-        bias[i] = bias_of(&last, probs[i]);
+    biases_of(bias, probs, list->n);
     to->bits.bias = bias; /* stride 0: all heads of the union */
 }
 
@@ -72,20 +71,23 @@ static bool one_prob(const struct selection *sel, int row, int first_head, uint3
     return true;
 }
 
-/* bias of one head, aligned with the union: 0 where the head has no key. */
+/* bias of one head, aligned with the union; any number where the head has no key.  own [n + 1] of
+ * the list is scratch. */
 static void write_bias(const struct selection *sel, int row, int head, int bit,
-                       const struct key_union *all)
+                       const struct key_union *all, float *own)
 {
     const struct key_list *list = selection_list(sel, row, head);
-    const float *probs = selection_probs(sel, row, head);
     float *bias = sel->union_bias + selection_slot(sel, row, head) * sel->stride;
     float constant = -logf(list->prob);
-    struct bias_of_prob last = {1.0f, 0.0f};
+    for (int i = 0; i < list->n; i++)
+        own[i] = constant;
+    if (list->mixed)
+        biases_of(own, selection_probs(sel, row, head), list->n);
+    own[list->n] = 0.0f;
     int at = 0;
     for (int i = 0; i < all->n; i++) {
-        bool has = list->n > 0 && all->bits.bits[i] >> bit & 1;
-        bias[i] = !has ? 0.0f : list->mixed ? bias_of(&last, probs[at]) : constant;
-        at += has;
+        bias[i] = own[at];
+        at += list->n > 0 ? (int)(all->bits.bits[i] >> bit & 1) : 0;
     }
 }
 
@@ -135,7 +137,7 @@ static void union_task(void *user, int task_index, int thread_index)
         return;
     }
     for (int i = 0; i < sel->union_heads; i++)
-        write_bias(sel, row, first_head + i, i, to);
+        write_bias(sel, row, first_head + i, i, to, scratch.scores);
     to->bits.bias = sel->union_bias + selection_slot(sel, row, first_head) * sel->stride;
     to->bits.bias_stride = sel->stride;
 }
