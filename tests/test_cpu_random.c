@@ -41,6 +41,50 @@ static void test_random_draws_the_right_number_with_the_right_weight(void **stat
         }
 }
 
+/* Drawn numbers count the keys that are left, however those that are taken lie among them. */
+static void test_draws_skip_what_is_taken(void **state)
+{
+    (void)state;
+    enum { KEYS = 1000, SLOT = 3 };
+    static const struct {
+        int begin, end, step;
+    } patterns[] = {{64, 192, 1},   {0, 1000, 3}, {63, 66, 1},  {5, 999, 2},
+                    {999, 1000, 1}, {0, 950, 1},  {100, 101, 1}};
+    struct case_shape shape = {1, KEYS, 1, 1, 8, DTYPE_F32, .n_tail = 0};
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+        struct trial t;
+        trial_open(&t, N_LEVELS - 1, &shape, i);
+        int32_t taken[KEYS], left[KEYS];
+        int n_taken = 0, n_left = 0;
+        for (int key = 0; key < KEYS; key++)
+            if (key >= patterns[i].begin && key < patterns[i].end &&
+                (key - patterns[i].begin) % patterns[i].step == 0)
+                taken[n_taken++] = key;
+            else
+                left[n_left++] = key;
+        backend_cpu.selection_put(t.dev, t.sel, 0, 0, taken, NULL, n_taken);
+        backend_cpu.select_random(t.dev, t.sel, &t.c.att, 0.04, SLOT, SHARE_HEAD);
+        struct permutation p =
+            permutation_make((uint32_t)n_left, t.c.step.seed, (uint32_t)t.c.att.layer, 0,
+                             (uint32_t)position(&t.m, 0), SLOT);
+        float want[KEYS] = {0};
+        for (int j = 0; j < n_taken; j++)
+            want[taken[j]] = 1.0f;
+        for (uint32_t j = 0; j < 40; j++)
+            want[left[permutation_image(&p, j)]] = (float)(40.0 / n_left);
+        int n = backend_cpu.selection_get(t.dev, t.sel, 0, 0, t.keys, t.prob), at_key = 0;
+        for (int key = 0; key < KEYS; key++) {
+            bool has = at_key < n && t.keys[at_key] == key;
+            float got = has ? t.prob[at_key] : 0.0f;
+            if (got != want[key])
+                fail_msg("pattern %zu key %d: p %g, want %g", i, key, (double)got,
+                         (double)want[key]);
+            at_key += has;
+        }
+        trial_close(&t);
+    }
+}
+
 static void test_every_instruction_set_draws_the_same_keys(void **state)
 {
     (void)state;
@@ -197,6 +241,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_draws_the_right_number_with_the_right_weight),
+        cmocka_unit_test(test_draws_skip_what_is_taken),
         cmocka_unit_test(test_every_instruction_set_draws_the_same_keys),
         cmocka_unit_test(test_permutations_hit_every_number_once),
         cmocka_unit_test(test_random_is_uniform_in_keys_and_pairs),

@@ -62,25 +62,36 @@ void random_draw_start(struct random_draw *draw, const struct selection *sel,
             (uint32_t)selection_position(sel, row), (uint32_t)slot);
 }
 
-/* Number n among the places that are not taken -> place, for rising n. */
-struct place_walk {
-    const uint64_t *taken;
-    int word, n_before; /* free places before this word of 64 */
-};
-
-static int walk_to(struct place_walk *walk, int n)
+/* Bits of a word's free places, side by side, moved to the places: each taken one pushes those
+ * above it up by one, and those without a place out. */
+static uint64_t spread(uint64_t bits, uint64_t taken)
 {
-    for (;;) {
-        uint64_t left = ~walk->taken[walk->word];
-        int n_here = __builtin_popcountll(left);
-        if (n - walk->n_before >= n_here) {
-            walk->n_before += n_here;
-            walk->word++;
-            continue;
-        }
-        for (int skip = n - walk->n_before; skip > 0; skip--)
-            left &= left - 1;
-        return walk->word * 64 + __builtin_ctzll(left);
+    for (; taken; taken &= taken - 1) {
+        uint64_t below = (taken & -taken) - 1;
+        bits = (bits & below) | (bits & ~below) << 1;
+    }
+    return bits;
+}
+
+/* The 64 bits from bit `first` on; beyond the end they are 0. */
+static uint64_t bits_from(const uint64_t *bits, size_t n_words, size_t first)
+{
+    size_t word = first / 64, skip = first % 64;
+    uint64_t high = skip && word + 1 < n_words ? bits[word + 1] << (64 - skip) : 0;
+    return bits[word] >> skip | high;
+}
+
+/* The n free places whose numbers are drawn, ascending. */
+static void drawn_places(const uint64_t *taken, const uint64_t *drawn, size_t n_words, int n,
+                         uint32_t *places)
+{
+    int n_found = 0;
+    size_t n_free = 0; /* before the word */
+    for (size_t word = 0; word < n_words && n_found < n; word++) {
+        uint64_t here = spread(bits_from(drawn, n_words, n_free), taken[word]);
+        for (; here; here &= here - 1)
+            places[n_found++] = (uint32_t)word * 64 + (uint32_t)__builtin_ctzll(here);
+        n_free += 64 - (size_t)__builtin_popcountll(taken[word]);
     }
 }
 
@@ -106,14 +117,7 @@ void random_draw_keys(const struct random_draw *draw, const struct selection_ker
         kernels->draw(images, n, &draw->permutation);
     for (int i = 0; i < n; i++)
         drawn[images[i] / 64] |= (uint64_t)1 << (images[i] & 63);
-    bool plain = draw->n_left == draw->candidates.n_places;
-    struct place_walk walk = {.taken = draw->taken};
-    int at = 0;
-    for (size_t word = 0; word < n_words(draw); word++)
-        for (uint64_t bits = drawn[word]; bits; bits &= bits - 1) {
-            int number = (int)word * 64 + __builtin_ctzll(bits);
-            scratch->keys[at++] = (uint32_t)(plain ? number : walk_to(&walk, number));
-        }
+    drawn_places(draw->taken, drawn, n_words(draw), n, scratch->keys);
     places_to_keys(&draw->candidates, scratch->keys, n);
 }
 
