@@ -36,6 +36,7 @@ static void planes_start(struct planes_pair *x, int shape, enum key_index_kind k
                                           .kv_dtype = s->dtype};
     for (int side = 0; side < N_PAIR; side++)
         x->p.att[side].layer = LAYER;
+    BOTH(&x->p, selection_begin); /* for the layer, on which draws depend */
 }
 
 /* -2 .. 2 in place of the planes' numbers. */

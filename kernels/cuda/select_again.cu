@@ -65,6 +65,8 @@ void cuda_select_again(struct device *dev, struct selection *sel, const struct a
     assert(from != sel && from->n_rows == sel->n_rows);
     assert(from->n_heads == sel->n_heads && from->n_kv_heads == sel->n_kv_heads);
     selection_catch_up(dev, sel);
+    struct select_part mark = {0, from->plan.n, false, SELECT_AGAIN};
+    selection_plan_part(dev, sel, &mark);
     for (int i = 0; i < from->plan.n; i++)
         selection_plan_part(dev, sel, &from->plan.part[i]);
     if (!from->listed || dev->failed)

@@ -28,13 +28,15 @@ enum select_kind {
     SELECT_PAGES,
     SELECT_IF_SHORT, /* full or nothing */
     SELECT_MATCHES,
+    SELECT_AGAIN, /* full if none of the `more` parts that follow, of the selection taken over,
+                     counts */
     SELECT_PUT
 };
 
 /* A budget and its masker, small: every kernel gets the plan by value. */
 struct select_part {
     double value;
-    int more; /* keys beyond the budget, SELECT_IF_SHORT alone */
+    int more; /* keys beyond the budget, SELECT_IF_SHORT; parts, SELECT_AGAIN */
     bool is_fraction;
     uint8_t kind; /* enum select_kind */
 };
@@ -195,6 +197,19 @@ part_counts(const struct select_part *part, const struct call_shape *shape, int 
     }
 }
 
+/* Whether a selection taken over holds anything: if none of its parts, which follow part i, takes
+ * part, it is dense. */
+static __device__ __forceinline__ bool again_counts(const struct select_plan *plan,
+                                                    const struct call_shape *shape, int i)
+{
+    bool counts = false, full;
+    int e, end = i + 1 + plan->part[i].more;
+    for (int j = i + 1; j < end; j++)
+        counts = counts || (plan->part[j].kind != SELECT_AGAIN &&
+                            part_counts(&plan->part[j], shape, &e, &full));
+    return counts;
+}
+
 /* The parts that have been asked for so far.  *chosen: some of them takes part. */
 static __device__ __forceinline__ struct row_plan resolve_parts(const struct select_plan *plan,
                                                                 const struct attention *att,
@@ -208,6 +223,12 @@ static __device__ __forceinline__ struct row_plan resolve_parts(const struct sel
     for (int i = 0; i < plan->n; i++) {
         int e;
         bool full;
+        if (plan->part[i].kind == SELECT_AGAIN) {
+            full = !again_counts(plan, shape, i);
+            out.full = out.full || full;
+            *chosen = *chosen || full;
+            continue;
+        }
         if (!part_counts(&plan->part[i], shape, &e, &full))
             continue;
         *chosen = true;
