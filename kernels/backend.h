@@ -387,6 +387,7 @@ struct workspace_need {
 
 struct backend {
     const char *name; /* "cpu", "cuda" */
+    bool draws_by_score; /* select_adaptive has modes beside DRAW_UNIFORM */
 
     /* NULL on failure with the reason, one sentence, in why [n_why]. */
     struct device *(*open)(const struct device_options *options, char *why, size_t n_why);
@@ -581,7 +582,7 @@ struct backend {
 extern const struct backend backend_cpu;
 
 /* What a module exports as `attnscope_backend`: its table, if it was built for this interface. */
-enum { BACKEND_INTERFACE = 5 };
+enum { BACKEND_INTERFACE = 6 };
 typedef const struct backend *backend_module(int interface);
 
 /* Names of the backends, in order of preference, NULL-terminated. */

@@ -411,19 +411,20 @@ static void test_adaptive_asks_for_what_it_is_told(void **state)
     scene_close(s);
 }
 
-static void test_a_backend_without_adaptive_sampling_is_named(void **state)
+static void test_a_mode_that_a_backend_lacks_is_named(void **state)
 {
     (void)state;
     struct scene *s = scene_open(2, 100, 7);
     struct backend without = *backend;
     struct error err = {0};
     without.name = "cuda";
-    without.select_adaptive = NULL;
-    struct stack stack = parsed("sink:4,adaptive");
+    without.draws_by_score = false;
+    struct stack stack = parsed("adaptive:5%:mode=gumbel");
     assert_false(sparse_attention_once(&stack, &without, dev, s->sel, &s->att, &err));
-    assert_string_equal(err.text, "adaptive is not there on the cuda backend; use --backend cpu");
+    assert_string_equal(err.text, "adaptive: mode=gumbel is not there on the cuda backend; leave "
+                                  "it out, or use --backend cpu");
     assert_int_equal(err.code, EXIT_CODE_NO_DEVICE);
-    stack.items[1].off = true;
+    stack = parsed("adaptive:5%");
     assert_true(sparse_attention_once(&stack, &without, dev, s->sel, &s->att, &err));
     scene_close(s);
 }
@@ -442,7 +443,7 @@ int main(void)
         cmocka_unit_test(test_random_sampling_is_unbiased_over_seeds),
         cmocka_unit_test(test_adaptive_sampling_is_unbiased_over_seeds),
         cmocka_unit_test(test_adaptive_asks_for_what_it_is_told),
-        cmocka_unit_test(test_a_backend_without_adaptive_sampling_is_named),
+        cmocka_unit_test(test_a_mode_that_a_backend_lacks_is_named),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

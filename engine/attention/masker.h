@@ -95,8 +95,9 @@ struct masker {
     struct masker_param params[MASKER_MAX_PARAMS]; /* params[0] is the main one */
     /* NULL: adds nothing, so that a stack of such maskers alone is dense. */
     void (*select)(const struct masker_call *call, const struct masker_values *values);
-    /* True if the backend has the operations that select calls; NULL: every backend has. */
-    bool (*is_on)(const struct backend *backend);
+    /* What of the values a backend has not, as NAME=VALUE; NULL: it has all.  NULL: every backend
+     * has. */
+    const char *(*missing)(const struct masker_values *values, const struct backend *backend);
     /* The index over keys that select asks for; NULL: none.  Fills the kind and its parameters in
      * out, whose shape is filled already.  *held is memory that out points to, freed with free()
      * once the index is open; held NULL: sizes are enough, out may lack weights. */

@@ -22,8 +22,14 @@ static bool check_backend(const struct stack_item *item, const struct backend *b
                           struct error *err)
 {
     const struct masker *m = item->masker;
-    if (item->off || ((!m->index || backend->index_open) && (!m->is_on || m->is_on(backend))))
+    const char *missing = m->missing ? m->missing(&item->values, backend) : NULL;
+    if (item->off || ((!m->index || backend->index_open) && !missing))
         return true;
+    if (missing)
+        return fail_code(err, EXIT_CODE_NO_DEVICE,
+                         "%s: %s is not there on the %s backend; leave it out, or use --backend "
+                         "cpu",
+                         m->name, missing, backend->name);
     return fail_code(err, EXIT_CODE_NO_DEVICE,
                      "%s is not there on the %s backend; use --backend cpu", m->name,
                      backend->name);

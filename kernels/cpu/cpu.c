@@ -30,6 +30,7 @@ static bool reserve(struct device *dev, const struct workspace_need *need)
 
 const struct backend backend_cpu = {
     .name = "cpu",
+    .draws_by_score = true,
     .open = cpu_device_open,
     .close = close_device,
     .describe = cpu_device_describe,

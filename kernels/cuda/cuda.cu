@@ -3,6 +3,7 @@
 
 static const struct backend backend_cuda = {
     .name = "cuda",
+    .draws_by_score = false,
     .open = cuda_device_open,
     .close = cuda_device_close,
     .describe = cuda_device_describe,
@@ -54,6 +55,7 @@ static const struct backend backend_cuda = {
     .select_pages = cuda_select_pages,
     .select_if_short = cuda_select_if_short,
     .select_matches = cuda_select_matches,
+    .select_adaptive = cuda_select_adaptive,
     .select_again = cuda_select_again,
 };
 

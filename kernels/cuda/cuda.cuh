@@ -303,6 +303,8 @@ void cuda_select_if_short(struct device *dev, struct selection *sel, const struc
                           struct budget size, int more);
 void cuda_select_matches(struct device *dev, struct selection *sel, const struct key_index *index,
                          const struct attention *att);
+void cuda_select_adaptive(struct device *dev, struct selection *sel, const struct attention *att,
+                          const struct adaptive_sampling *sampling, int slot, enum share share);
 void cuda_select_again(struct device *dev, struct selection *sel, const struct attention *att,
                        const struct selection *from);
 /* index.cu (memory, dispatch), index_*.cu */

@@ -28,8 +28,10 @@ enum select_kind {
     SELECT_PAGES,
     SELECT_IF_SHORT, /* full or nothing */
     SELECT_MATCHES,
-    SELECT_AGAIN, /* full if none of the `more` parts that follow, of the selection taken over,
-                     counts */
+    SELECT_WINDOW,     /* keys from e on, but as many of the latest as the next part says */
+    SELECT_WINDOW_END, /* the next part */
+    SELECT_AGAIN,      /* full if none of the `more` parts that follow, of the selection taken over,
+                          counts */
     SELECT_PUT
 };
 
@@ -191,6 +193,12 @@ part_counts(const struct select_part *part, const struct call_shape *shape, int 
     case SELECT_LIMITED:
         *full = false;
         return *e > 0;
+    case SELECT_WINDOW:
+        *full = false;
+        return (long long)*e + budget_resolve(part_size(part + 1), shape->n_keys) < shape->n_keys;
+    case SELECT_WINDOW_END:
+        *full = false;
+        return false;
     default:
         *full = false;
         return true;

@@ -28,9 +28,11 @@ static bool draws_by_score(const struct masker_values *values)
     return mode_of(values) != DRAW_UNIFORM;
 }
 
-static bool is_on(const struct backend *backend)
+static const char *missing_mode(const struct masker_values *values, const struct backend *backend)
 {
-    return backend->select_adaptive != NULL;
+    static const char *const modes[] = {
+        [DRAW_MULTINOMIAL] = "mode=multinomial", [DRAW_GUMBEL] = "mode=gumbel"};
+    return draws_by_score(values) && !backend->draws_by_score ? modes[mode_of(values)] : NULL;
 }
 
 static void select_adaptive(const struct masker_call *call, const struct masker_values *values)
@@ -135,6 +137,6 @@ const struct masker masker_adaptive = {
             [PARAM_SHARE] = MASKER_PARAM_SHARE,
         },
     .select = select_adaptive,
-    .is_on = is_on,
+    .missing = missing_mode,
     .reads_all_with = draws_by_score,
 };
