@@ -180,7 +180,8 @@ static inline struct stack alone(const struct masker *m)
     for (int i = 0; i < m->n_params; i++) {
         if (m->params[i].kind == PARAM_PATH) /* of weights: those that need no file */
             assert_true(masker_value_parse(m, &s.items[0].values, i, "random", NULL));
-        if (i > 0 && m->params[i].kind == PARAM_BUDGET) /* left to others, that are not there */
+        bool is_offset = strcmp(m->params[i].name, "init_offset") == 0;
+        if ((i > 0 && m->params[i].kind == PARAM_BUDGET) || is_offset) /* left to others */
             s.items[0].values.param[i] = (struct budget){.value = m->params[i].min};
     }
     return s;

@@ -269,6 +269,70 @@ static void test_hits_are_counted_alike(void **state)
         }
 }
 
+static void test_codes_are_scored_alike(void **state)
+{
+    (void)state;
+    enum { STRIDE = 256, PARTS = 5, MOST = 256 };
+    static const int lengths[] = {1, 7, 16, 33, 100}, sizes[] = {16, 32, 64, 128, 256};
+    static uint16_t wide[PARTS * STRIDE];
+    static uint8_t narrow[PARTS * STRIDE];
+    float *table = random_floats(PARTS * MOST);
+    for (size_t s = 0; s < 2 * sizeof sizes / sizeof *sizes; s++)
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+            int padded = sizes[s / 2], n = lengths[i];
+            for (int j = 0; j < PARTS * STRIDE; j++) {
+                random_state = random_state * 1664525u + 1013904223u;
+                wide[j] = (uint16_t)((random_state >> 16) % (uint32_t)padded);
+                narrow[j] = (uint8_t)wide[j];
+            }
+            struct key_codes_of k = {s % 2 ? (void *)wide : narrow, s % 2, STRIDE, PARTS, padded};
+            float expected[STRIDE], got[STRIDE];
+            index_kernels_reference.score_codes(expected, &k, table, n);
+            FOR_EACH_ISA(kernels)
+            {
+                got[n] = 12345.0f;
+                kernels->score_codes(got, &k, table, n);
+                assert_memory_equal(got, expected, sizeof *got * (size_t)n);
+                assert_true(got[n] == 12345.0f);
+            }
+        }
+    free(table);
+}
+
+/* Whole numbers: distances are exact, and many are equal. */
+static void test_the_first_nearest_centroid_is_found_alike(void **state)
+{
+    (void)state;
+    enum { N = 50, DIM = 7, PADDED = 48, CENTROIDS = 41 };
+    float x[N * DIM], centroids[DIM * PADDED];
+    for (int i = 0; i < N * DIM; i++)
+        x[i] = (float)((random_state = random_state * 1664525u + 1013904223u) >> 30);
+    for (int i = 0; i < DIM * PADDED; i++) {
+        random_state = random_state * 1664525u + 1013904223u;
+        centroids[i] = i % PADDED < CENTROIDS ? (float)(random_state >> 30) : INFINITY;
+    }
+    uint16_t expected[N], got[N];
+    index_kernels_reference.nearest(expected, x, N, DIM, centroids, PADDED);
+    for (int i = 0; i < N; i++) {
+        float least = INFINITY;
+        int first = -1;
+        for (int c = 0; c < CENTROIDS; c++) {
+            float sum = 0;
+            for (int d = 0; d < DIM; d++)
+                sum += (x[i * DIM + d] - centroids[d * PADDED + c]) *
+                       (x[i * DIM + d] - centroids[d * PADDED + c]);
+            first = sum < least ? c : first;
+            least = sum < least ? sum : least;
+        }
+        assert_int_equal(expected[i], first);
+    }
+    FOR_EACH_ISA(kernels)
+    {
+        kernels->nearest(got, x, N, DIM, centroids, PADDED);
+        assert_memory_equal(got, expected, sizeof got);
+    }
+}
+
 static void test_activations_are_near_plain_c(void **state)
 {
     (void)state;
@@ -306,6 +370,8 @@ int main(void)
         cmocka_unit_test(test_labels_are_scored_alike),
         cmocka_unit_test(test_buckets_are_scored_alike),
         cmocka_unit_test(test_hits_are_counted_alike),
+        cmocka_unit_test(test_codes_are_scored_alike),
+        cmocka_unit_test(test_the_first_nearest_centroid_is_found_alike),
         cmocka_unit_test(test_activations_are_near_plain_c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,6 +96,8 @@ static void test_canonical_stacks_are_shipped(void **state)
     expect_stack("double-sparsity-128", "sink:128,local:128,double-sparsity:10%");
     expect_stack("socket-128", "sink:128,local:128,socket:20%:bits=12:tables=60");
     expect_stack("magicpig", "sink:4,local:64,magicpig:75");
+    expect_stack("pq", "sink:4,local:64,pq:10%:init_offset=4");
+    expect_stack("pq-128", "sink:128,local:128,pq:10%");
     expect_stack("magicpig-paper", "sink:4,local:64,magicpig:150:bits=10:hits=2");
     expect_stack("vattention-oracle", "sink:128,local:128,oracle-topk:2.5%,adaptive:2.5%");
     expect_stack("vattention-hash", "sink:128,local:128,hash:2.5%,adaptive:2.5%");

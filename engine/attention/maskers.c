@@ -15,6 +15,7 @@ const struct masker *const maskers[] = {
     &masker_hash,
     &masker_quest,
     &masker_double_sparsity,
+    &masker_pq,
     &masker_socket,
     &masker_random,
     &masker_magicpig,

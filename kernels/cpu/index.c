@@ -6,9 +6,12 @@
 
 /* --- Memory --------------------------------------------------------------------------------- */
 
-static const struct index_kind *const kinds[] = {
-    [INDEX_HASH] = &index_hash,         [INDEX_PAGES] = &index_pages,
-    [INDEX_CHANNELS] = &index_channels, [INDEX_BUCKETS] = &index_buckets,
+static const struct index_kind *const kinds[N_INDEX_KINDS] = {
+    [INDEX_HASH] = &index_hash,
+    [INDEX_PAGES] = &index_pages,
+    [INDEX_CHANNELS] = &index_channels,
+    [INDEX_CODES] = &index_codes,
+    [INDEX_BUCKETS] = &index_buckets,
     [INDEX_TABLES] = &index_tables,
 };
 

@@ -31,7 +31,9 @@ struct key_index {
     int16_t *channels; /* [n_layers, n_heads, n_channels] */
     int n_values;      /* INDEX_CHANNELS: 2, a label's least and largest, or n_channels */
     void *values;      /* [n_layers, n_heads, n_values, stride] of the keys' type, key j's at j */
-    /* INDEX_BUCKETS and INDEX_TABLES. */
+    float *phi;        /* INDEX_CODES: [n_layers, n_kv_heads, n_parts] */
+    /* INDEX_BUCKETS, INDEX_TABLES and INDEX_CODES, whose planes are centroids and whose tables are
+     * parts: index_codes.h. */
     float *planes; /* [n_planes, head_dim, padded(n_tables n_bits)]; of tables, per layer and with
                     * a row more */
     float *zeros;  /* [padded(n_tables n_bits)] */
@@ -61,7 +63,8 @@ struct index_kind {
                   const struct attention *att);
 };
 
-extern const struct index_kind index_hash, index_pages, index_channels, index_buckets, index_tables;
+extern const struct index_kind index_hash, index_pages, index_channels, index_codes, index_buckets,
+    index_tables;
 
 static inline size_t index_n_keys(const struct key_index_config *config)
 {

@@ -5,7 +5,8 @@
 
 #include "kernels/cpu/index_loops.h"
 
-const struct index_kernels index_kernels_avx2 = {
-    linear, activate, score_bits, score_labels, score_buckets, count_hits, dot};
+const struct index_kernels index_kernels_avx2 = {linear,       activate,      score_bits,
+                                                 score_labels, score_buckets, count_hits,
+                                                 dot,          nearest,       score_codes};
 
 #endif

@@ -32,7 +32,8 @@ static void score_best(float *scores, const uint32_t *words, size_t stride, cons
         score_bits(scores, words, stride, query, n_words, top, n);
 }
 
-const struct index_kernels index_kernels_avx512 = {
-    linear, activate, score_best, score_labels, score_buckets, count_hits, dot};
+const struct index_kernels index_kernels_avx512 = {linear,       activate,      score_best,
+                                                   score_labels, score_buckets, count_hits,
+                                                   dot,          nearest,       score_codes};
 
 #endif

@@ -129,8 +129,42 @@ static float dot(const float *q, const void *k, enum dtype dtype, int n)
     return sum;
 }
 
-const struct index_kernels index_kernels_reference = {
-    linear, activate, score_bits, score_labels, score_buckets, count_hits, dot};
+static void nearest(uint16_t *to, const float *x, int n, int dim, const float *centroids,
+                    int padded)
+{
+    for (int i = 0; i < n; i++, x += dim) {
+        float least = INFINITY;
+        to[i] = 0;
+        for (int c = 0; c < padded; c++) {
+            float sum = 0.0f;
+            for (int d = 0; d < dim; d++) {
+                float apart = x[d] - centroids[(size_t)d * (size_t)padded + (size_t)c];
+                sum += apart * apart;
+            }
+            if (sum < least) {
+                least = sum;
+                to[i] = (uint16_t)c;
+            }
+        }
+    }
+}
+
+static void score_codes(float *scores, const struct key_codes_of *k, const float *table, int n)
+{
+    for (int key = 0; key < n; key++) {
+        float sum = 0.0f;
+        for (int part = 0; part < k->n_parts; part++) {
+            size_t at = (size_t)part * k->stride + (size_t)key;
+            int code = k->wide ? ((const uint16_t *)k->codes)[at] : ((const uint8_t *)k->codes)[at];
+            sum += table[part * k->padded + code];
+        }
+        scores[key] = sum;
+    }
+}
+
+const struct index_kernels index_kernels_reference = {linear,       activate,      score_bits,
+                                                      score_labels, score_buckets, count_hits,
+                                                      dot,          nearest,       score_codes};
 
 const struct index_kernels *index_kernels(enum cpu_isa isa)
 {

@@ -35,6 +35,14 @@ struct key_buckets_of {
     int n_tables, n_parts;
 };
 
+/* Codes of keys [n] of one layer and KV head, part by part: key i at i of every array. */
+struct key_codes_of {
+    const void *codes; /* [n_parts, stride] */
+    bool wide;         /* uint16_t, else uint8_t */
+    size_t stride;
+    int n_parts, padded; /* entries of a part's table */
+};
+
 struct index_kernels {
     /* y [n, n_out] = x [n, n_in] w [n_in, n_out] + b [n_out]; n_out a multiple of HASH_LANES, n at
      * most HASH_ROWS, w f32 or bf16.  Each element's sum runs over n_in in order, so that it does
@@ -59,6 +67,12 @@ struct index_kernels {
                        const uint64_t *query, int n_tables, int n);
     /* q k over n elements, k f32 or bf16. */
     float (*dot)(const float *q, const void *k, enum dtype dtype, int n);
+    /* nearest [n] = of x [n, dim] the centroid at the least squared distance, the first of those;
+     * centroids [dim, padded], padded a multiple of HASH_LANES, those that are none infinite. */
+    void (*nearest)(uint16_t *nearest, const float *x, int n, int dim, const float *centroids,
+                    int padded);
+    /* scores [n] = sum over parts, in order, of table [n_parts, padded] at the key's code. */
+    void (*score_codes)(float *scores, const struct key_codes_of *k, const float *table, int n);
 };
 
 const struct index_kernels *index_kernels(enum cpu_isa isa);

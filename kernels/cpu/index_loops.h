@@ -286,6 +286,85 @@ static float dot(const float *q, const void *k, enum dtype dtype, int n)
     return total;
 }
 
+/* --- Codes ------------------------------------------------------------------------------------ */
+
+static void nearest(uint16_t *to, const float *x, int n, int dim, const float *centroids,
+                    int padded)
+{
+    for (int i = 0; i < n; i++, x += dim) {
+        float least = INFINITY;
+        to[i] = 0;
+        for (int c = 0; c < padded; c += LANES) {
+            float one[LANES];
+            vec sum = vec_zero();
+            for (int d = 0; d < dim; d++) {
+                vec apart =
+                    vec_sub(vec_all(x[d]), vec_load(centroids + (size_t)d * (size_t)padded + c));
+                sum = vec_fma(apart, apart, sum);
+            }
+            vec_store(one, sum);
+            for (int j = 0; j < LANES; j++)
+                if (one[j] < least) {
+                    least = one[j];
+                    to[i] = (uint16_t)(c + j);
+                }
+        }
+    }
+}
+
+/* LANES entries of a part's table of `padded` entries. */
+#if defined(__AVX512F__)
+ALWAYS_INLINE __m512i part_codes(const struct key_codes_of *k, size_t at)
+{
+    return k->wide ? _mm512_cvtepu16_epi32(
+                         _mm256_loadu_si256((const __m256i *)((const uint16_t *)k->codes + at)))
+                   : _mm512_cvtepu8_epi32(
+                         _mm_loadu_si128((const __m128i *)((const uint8_t *)k->codes + at)));
+}
+
+ALWAYS_INLINE vec table_at(const float *table, int padded, __m512i codes)
+{
+    if (padded == 16)
+        return _mm512_permutexvar_ps(codes, _mm512_loadu_ps(table));
+    if (padded == 32)
+        return _mm512_permutex2var_ps(_mm512_loadu_ps(table), codes, _mm512_loadu_ps(table + 16));
+    if (padded > 64)
+        return _mm512_i32gather_ps(codes, table, 4);
+    vec low = _mm512_permutex2var_ps(_mm512_loadu_ps(table), codes, _mm512_loadu_ps(table + 16));
+    vec high =
+        _mm512_permutex2var_ps(_mm512_loadu_ps(table + 32), codes, _mm512_loadu_ps(table + 48));
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(codes, _mm512_set1_epi32(32)), low, high);
+}
+#else
+ALWAYS_INLINE __m256i part_codes(const struct key_codes_of *k, size_t at)
+{
+    return k->wide ? _mm256_cvtepu16_epi32(
+                         _mm_loadu_si128((const __m128i *)((const uint16_t *)k->codes + at)))
+                   : _mm256_cvtepu8_epi32(
+                         _mm_loadl_epi64((const __m128i *)((const uint8_t *)k->codes + at)));
+}
+
+ALWAYS_INLINE vec table_at(const float *table, int padded, __m256i codes)
+{
+    (void)padded;
+    return _mm256_i32gather_ps(table, codes, 4);
+}
+#endif
+
+/* Whole vectors, with what lies behind the keys, as with labels. */
+static void score_codes(float *scores, const struct key_codes_of *k, const float *table, int n)
+{
+    for (int first = 0; first < n; first += LANES) {
+        float s[LANES];
+        vec sum = vec_zero();
+        for (int part = 0; part < k->n_parts; part++)
+            sum = vec_add(sum, table_at(table + part * k->padded, k->padded,
+                                        part_codes(k, (size_t)part * k->stride + (size_t)first)));
+        vec_store(s, sum);
+        memcpy(scores + first, s, sizeof *s * (size_t)(n - first < LANES ? n - first : LANES));
+    }
+}
+
 /* --- Bits ------------------------------------------------------------------------------------- */
 
 /* Bits that are set, by sums of ever wider fields. */

@@ -14,6 +14,7 @@ extern const struct masker masker_adaptive;
 extern const struct masker masker_hash;
 extern const struct masker masker_quest;
 extern const struct masker masker_double_sparsity;
+extern const struct masker masker_pq;
 extern const struct masker masker_socket;
 extern const struct masker masker_magicpig;
 extern const struct masker masker_reuse;
