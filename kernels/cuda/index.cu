@@ -6,7 +6,7 @@
 
 /* By enum key_index_kind; NULL: not there. */
 static const struct index_kind *const kinds[N_INDEX_KINDS] = {
-    &index_hash, &index_pages, &index_channels, NULL, &index_buckets, &index_tables};
+    &index_hash, &index_pages, &index_channels, &index_codes, &index_buckets, &index_tables};
 
 static_assert((int)INDEX_HASH == 0 && (int)INDEX_PAGES == 1 && (int)INDEX_CHANNELS == 2 &&
                   (int)INDEX_CODES == 3 && (int)INDEX_BUCKETS == 4 && (int)INDEX_TABLES == 5,

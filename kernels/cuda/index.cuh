@@ -41,6 +41,10 @@ struct key_index {
     void *queries; /* what a few rows of queries are turned into */
     float *means, *radii; /* [n_layers, n_kv_heads (, head_dim)] tables alone */
     int32_t *n_frozen; /* [n_layers, 2] keys that mean and radius are of; first key to code anew */
+    /* INDEX_CODES, whose planes are centroids and n_frozen its state: index_codes.cuh.  (device) */
+    float *phi;
+    unsigned long long *sums;
+    uint32_t *counts;
 };
 
 /* What a kind of index does. */
@@ -58,7 +62,8 @@ struct index_kind {
                   const struct attention *att);
 };
 
-extern const struct index_kind index_hash, index_pages, index_channels, index_buckets, index_tables;
+extern const struct index_kind index_hash, index_pages, index_channels, index_codes, index_buckets,
+    index_tables;
 
 static inline size_t index_n_keys(const struct key_index_config *config)
 {
