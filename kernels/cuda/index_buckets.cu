@@ -145,10 +145,10 @@ static __device__ __forceinline__ float part_entry(const float *h, float tau, in
 __global__ void __launch_bounds__(QUERY_THREADS)
     buckets_query_kernel(const __grid_constant__ struct buckets_job job)
 {
-    extern __shared__ __align__(16) float query[]; /* [n_in], then h [n_tables n_bits] */
+    extern __shared__ __align__(16) float query[]; /* [planes_row], then h [n_tables n_bits] */
     const struct key_planes *p = &job.planes;
     int head = blockIdx.x, row = blockIdx.y, n_columns = p->n_tables * p->n_bits;
-    float *h = query + p->n_in, root = sqrtf((float)p->n_in);
+    float *h = query + planes_row(p->n_in), root = sqrtf((float)p->n_in);
     dependency_release();
     dependency_wait();
     struct call_shape shape = call_shape(&job.att);
@@ -299,7 +299,7 @@ static void buckets_score(struct device *dev, struct selection *sel, const struc
     job.score_stride = sel->stride;
     job.key_bytes = (unsigned long long)c->n_kv_heads *
                     ((size_t)c->buckets.n_tables * (size_t)job.planes.code_bytes + sizeof(float));
-    size_t n_bytes = (size_t)(c->head_dim + n_columns_of(c)) * sizeof(float);
+    size_t n_bytes = (size_t)(planes_row(c->head_dim) + n_columns_of(c)) * sizeof(float);
     cuda_allow_shared(dev, buckets_query_kernel, n_bytes);
     for (; job.first_row < att->n_rows; job.first_row += PLANES_QUERY_ROWS) {
         int left = att->n_rows - job.first_row;

@@ -164,9 +164,9 @@ __global__ void __launch_bounds__(TILE_THREADS)
 __global__ void __launch_bounds__(FEW_THREADS)
     planes_few_kernel(const __grid_constant__ struct planes_job job)
 {
-    extern __shared__ __align__(16) float row[]; /* [n_in], then a byte per plane */
+    extern __shared__ __align__(16) float row[]; /* [planes_row], then a byte per plane */
     const struct key_planes *p = &job.planes;
-    uint8_t *sides = (uint8_t *)(row + p->n_in);
+    uint8_t *sides = (uint8_t *)(row + planes_row(p->n_in));
     int kv_head = blockIdx.y;
     dependency_release();
     dependency_wait();
@@ -191,7 +191,8 @@ void planes_add(struct device *dev, const struct planes_job *job)
     const struct key_planes *p = &job->planes;
     int n_rows = att->n_rows_total ? att->n_rows_total : att->n_rows, n_kv = att->kv.n_kv_heads;
     if (n_rows >= 1 && n_rows <= FEW_KEYS) {
-        size_t n_bytes = (size_t)p->n_in * sizeof(float) + (size_t)(p->n_tables * p->n_bits);
+        size_t n_bytes =
+            (size_t)planes_row(p->n_in) * sizeof(float) + (size_t)(p->n_tables * p->n_bits);
         cuda_allow_shared(dev, planes_few_kernel, n_bytes);
         cuda_launch(dev, planes_few_kernel, dim3((unsigned)n_rows, (unsigned)n_kv), FEW_THREADS,
                     n_bytes, *job);

@@ -39,6 +39,12 @@ static inline int planes_padded(int n_columns)
     return ceil_div(n_columns + PLANES_SLACK, 32) * 32;
 }
 
+/* Floats of shared memory that a row takes: what reads elements by fours reads nothing else. */
+static __host__ __device__ __forceinline__ int planes_row(int n_in)
+{
+    return (n_in + 15) / 16 * 16;
+}
+
 /* (device) from [n_rows, n_columns] with padded columns.  NULL: out of memory. */
 float *planes_upload(struct device *dev, const float *from, size_t n_rows, int n_columns);
 

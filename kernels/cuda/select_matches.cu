@@ -51,9 +51,9 @@ static __device__ __forceinline__ float query_element(const struct matches_job *
 __global__ void __launch_bounds__(QUERY_THREADS)
     matches_query_kernel(const __grid_constant__ struct matches_job job)
 {
-    extern __shared__ __align__(16) float x[]; /* [n_in], then a byte per plane */
+    extern __shared__ __align__(16) float x[]; /* [planes_row], then a byte per plane */
     const struct key_planes *p = &job.planes;
-    uint8_t *sides = (uint8_t *)(x + p->n_in);
+    uint8_t *sides = (uint8_t *)(x + planes_row(p->n_in));
     int head = blockIdx.x, dim = job.att.kv.head_dim, lane = threadIdx.x % WARP;
     dependency_release();
     dependency_wait();
@@ -353,8 +353,8 @@ void cuda_select_matches(struct device *dev, struct selection *sel, const struct
     job.centred = c->tables.center == CENTER_BOTH;
     job.key_bytes = (unsigned long long)c->n_kv_heads * (size_t)c->tables.n_tables *
                     (size_t)job.planes.code_bytes;
-    size_t n_bytes =
-        (size_t)job.planes.n_in * sizeof(float) + (size_t)(c->tables.n_tables * c->tables.n_bits);
+    size_t n_bytes = (size_t)planes_row(job.planes.n_in) * sizeof(float) +
+                     (size_t)(c->tables.n_tables * c->tables.n_bits);
     cuda_allow_shared(dev, matches_query_kernel, n_bytes);
     for (; job.first_row < att->n_rows; job.first_row += PLANES_QUERY_ROWS) {
         int left = att->n_rows - job.first_row;
