@@ -181,6 +181,34 @@ static void test_figures_of_a_lane_are_those_of_its_steps(void **state)
     request_free(&r);
 }
 
+/* The second question's lane takes over what the first one built, and answers as if it had not. */
+static void test_indexes_are_built_once_for_all_questions(void **state)
+{
+    struct request both, second;
+    paris_request(&both);
+    paris_request(&second);
+    add_lane(&both, "sink:2,local:4,pq:20%:pq_bits=2:init_offset=0");
+    add_lane(&second, "sink:2,local:4,pq:20%:pq_bits=2:init_offset=0");
+    free(second.questions[0]);
+    second.questions[0] = second.questions[1];
+    second.questions[1] = NULL;
+    second.n_questions = 1;
+    struct ask_result *a = ask_run(*state, &both, NULL), *b = ask_run(*state, &second, NULL);
+    assert_whole(a);
+    assert_whole(b);
+    assert_true(lane_of(a, 0, 2)->metrics.index_build_ms > 0);
+    assert_true(lane_of(a, 1, 2)->metrics.index_build_ms == 0);
+    assert_true(lane_of(b, 0, 2)->metrics.index_build_ms > 0);
+    assert_same_tokens(lane_of(a, 1, 2), lane_of(b, 0, 2));
+    const struct lane_metrics *kept = &lane_of(a, 1, 2)->metrics;
+    const struct lane_metrics *built = &lane_of(b, 0, 2)->metrics;
+    assert_true(kept->density == built->density && kept->recall_mean == built->recall_mean);
+    ask_free(a);
+    ask_free(b);
+    request_free(&both);
+    request_free(&second);
+}
+
 static void test_setup_A_reads_the_question_densely(void **state)
 {
     struct request r;
@@ -658,6 +686,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_lane_answers_every_question_and_is_done_once),
         cmocka_unit_test(test_figures_of_a_lane_are_those_of_its_steps),
+        cmocka_unit_test(test_indexes_are_built_once_for_all_questions),
         cmocka_unit_test(test_setup_A_reads_the_question_densely),
         cmocka_unit_test(test_forced_copy_of_dense_agrees_everywhere),
         cmocka_unit_test(test_stop_at_the_first_token_ends_the_answer),

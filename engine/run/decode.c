@@ -180,7 +180,7 @@ static void run_rounds(struct round *r)
 }
 
 void decode_question(struct worker *w, const struct request *request, const struct prompt *prompt,
-                     int question, int max_tokens)
+                     int question, int max_tokens, struct lane_kept *kept)
 {
     struct round *r = xcalloc(1, sizeof *r);
     r->w = w;
@@ -192,8 +192,8 @@ void decode_question(struct worker *w, const struct request *request, const stru
     emit_phase(&w->out, PHASE_QUESTION, prompt->questions[question].n);
     const struct dense_answer *cached = cached_answer(r);
     for (int i = 0; i < request->n_lanes; i++)
-        lane_open(&r->lanes[i], w, request, prompt, question, i, max_tokens,
-                  i == 0 ? cached : NULL);
+        lane_open(&r->lanes[i], w, request, prompt, question, i, max_tokens, i == 0 ? cached : NULL,
+                  &kept[i]);
     run_rounds(r);
     /* Once more, now that every lane's baseline is complete. */
     for (int i = 1; i < request->n_lanes; i++)

@@ -24,10 +24,23 @@ static bool open_counts(struct lane *l, struct error *err)
     return l->counts || fail_code(err, EXIT_CODE_NO_DEVICE, "no device memory for counters");
 }
 
+/* The last question's, as it was when new but for what its indexes know of the context. */
+static void take_kept(struct lane *l)
+{
+    l->attention = l->kept->attention;
+    l->kept->attention = NULL;
+    sparse_attention_probe_reset(l->attention);
+    sparse_attention_us_reset(l->attention);
+}
+
 static bool open_attention(struct lane *l, struct error *err)
 {
     struct worker *w = l->w;
-    int max_keys = l->n_context + tail_capacity(l->question->n, l->max_tokens);
+    int max_keys = l->n_context + l->kept->n_more;
+    if (l->kept->attention) {
+        take_kept(l);
+        return true;
+    }
     struct masker_model model = {&w->loaded->model->config, w->loaded->model->path, w->kv_dtype};
     l->attention = sparse_attention_open(&l->request->lanes[l->index].stack, w->backend, w->dev,
                                          &model, max_keys, err);
@@ -59,10 +72,11 @@ static bool open_recorded(struct lane *l, struct error *err)
 
 void lane_open(struct lane *l, struct worker *w, const struct request *request,
                const struct prompt *prompt, int question, int index, int max_tokens,
-               const struct dense_answer *replay)
+               const struct dense_answer *replay, struct lane_kept *kept)
 {
     memset(l, 0, sizeof *l);
     l->w = w;
+    l->kept = kept;
     l->request = request;
     l->question = &prompt->questions[question];
     l->question_index = question;
@@ -90,7 +104,10 @@ void lane_open(struct lane *l, struct worker *w, const struct request *request,
 void lane_close(struct lane *l)
 {
     recorded_step_close(l->recorded);
-    sparse_attention_close(l->attention);
+    if (l->error)
+        sparse_attention_close(l->attention);
+    else if (l->attention)
+        l->kept->attention = l->attention;
     if (l->counts)
         l->w->backend->release(l->w->dev, l->counts);
     if (l->tail_open)
@@ -100,6 +117,12 @@ void lane_close(struct lane *l)
     free(l->steps);
     free(l->error);
     memset(l, 0, sizeof *l);
+}
+
+void lane_kept_close(struct lane_kept *kept)
+{
+    sparse_attention_close(kept->attention);
+    kept->attention = NULL;
 }
 
 void lane_end(struct lane *l, enum finish finish)

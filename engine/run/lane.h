@@ -21,13 +21,21 @@
 
 enum { LANE_PROBE_EVERY = 16 };
 
+/* What a lane of a request keeps from one question to the next: its attention, whose indexes over
+ * the context are built once.  Owned by the run; zeroed at first. */
+struct lane_kept {
+    struct sparse_attention *attention; /* NULL: not yet, or it failed */
+    int n_more;                         /* keys beside the context that it must have room for */
+};
+
 struct lane {
     struct worker *w; /* borrowed, as the next two */
     const struct request *request;
     const struct token_list *question; /* its tokens */
     int question_index, index;         /* which question, which lane of the request */
     int n_context, max_tokens;
-    bool dense; /* its stack has no maskers */
+    bool dense;             /* its stack has no maskers */
+    struct lane_kept *kept; /* borrowed */
     struct sparse_attention *attention;
     struct kv_tail tail;
     bool tail_open;
@@ -36,8 +44,8 @@ struct lane {
     struct attention_counts question_counts; /* the same after the question pass */
     struct recorded_step *recorded;          /* NULL: every step is enqueued anew */
     const struct dense_answer *replay; /* a cached answer that is told again; NULL: computed */
-    double index_build_ms;
-    struct answer_step *steps; /* [max_tokens], n_steps made */
+    double index_build_ms;             /* 0: it was kept */
+    struct answer_step *steps;         /* [max_tokens], n_steps made */
     int n_steps;
     struct detokenizer detokenizer;
     struct buf text; /* the answer so far */
@@ -50,8 +58,10 @@ struct lane {
  * memory is missing the lane has ended with FINISH_ERROR. */
 void lane_open(struct lane *l, struct worker *w, const struct request *request,
                const struct prompt *prompt, int question, int index, int max_tokens,
-               const struct dense_answer *replay);
+               const struct dense_answer *replay, struct lane_kept *kept);
+/* Gives what is kept back, unless the lane failed. */
 void lane_close(struct lane *l);
+void lane_kept_close(struct lane_kept *kept);
 
 /* Makes and tells the next token, or up to n_most of them where they can be had in one go: step 0
  * is the question pass.  base is lane 0 in forced mode: its tokens are fed in place of the lane's

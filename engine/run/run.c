@@ -79,14 +79,19 @@ bool run_ask(struct worker *w, const struct request *request, struct error *err)
               context_prefill(w, &prompt.context, n_more, &reused, &complete, err);
     if (ok && complete)
         tell_context(w, &prompt, reused);
+    struct lane_kept kept[REQUEST_MAX_LANES];
+    for (int lane = 0; lane < REQUEST_MAX_LANES; lane++)
+        kept[lane] = (struct lane_kept){.n_more = n_more};
     for (int q = 0; ok && q < prompt.n_questions; q++) {
         if (complete && !worker_cancelled(w)) {
-            decode_question(w, request, &prompt, q, max_tokens);
+            decode_question(w, request, &prompt, q, max_tokens, kept);
             continue;
         }
         for (int lane = 0; lane < request->n_lanes; lane++)
             decode_tell_done(w, q, lane, FINISH_CANCELLED, NULL);
     }
+    for (int lane = 0; lane < REQUEST_MAX_LANES; lane++)
+        lane_kept_close(&kept[lane]);
     prompt_free(&prompt);
     return ok;
 }
