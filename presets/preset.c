@@ -117,15 +117,9 @@ bool preset_stack(struct stack *out, const char *spec, struct error *err)
     if (stack_parse(out, spec, err))
         return true;
     if (err && !strpbrk(spec, ":,;{[") && *spec) {
-        struct preset_list list = preset_list_stacks();
-        struct buf names = {0};
-        for (size_t i = 0; i < list.n; i++)
-            buf_printf(&names, "%s%s", i ? ", " : "", list.entries[i].name);
         struct error masker = *err;
-        fail_code(err, EXIT_CODE_USAGE, "%.400s; preset stacks: %.400s", masker.text,
-                  names.len ? names.data : "none");
-        buf_free(&names);
-        preset_list_free(&list);
+        fail_code(err, EXIT_CODE_USAGE, "%.400s; attnscope stacks lists presets and maskers",
+                  masker.text);
     }
     return false;
 }
