@@ -378,15 +378,8 @@ struct workspace_need {
 
 /* --- The table ---------------------------------------------------------------------------- */
 
-/* Marks entries that a table may leave out: C++ warns of those without a default. */
-#ifdef __cplusplus
-#define BACKEND_OPTIONAL = nullptr
-#else
-#define BACKEND_OPTIONAL
-#endif
-
 struct backend {
-    const char *name; /* "cpu", "cuda" */
+    const char *name;    /* "cpu", "cuda" */
     bool draws_by_score; /* select_adaptive has modes beside DRAW_UNIFORM */
 
     /* NULL on failure with the reason, one sentence, in why [n_why]. */
@@ -518,24 +511,22 @@ struct backend {
     double (*measure_read_of)(struct device *dev, const void *p, size_t n_bytes);
     double (*measure_peak_flops)(struct device *dev);
 
-    /* Indexes over keys; all NULL where there are none.  An index belongs to one lane and is
+    /* Indexes over keys.  An index belongs to one lane and is
      * empty at first.  index_open copies what it needs of config; NULL on failure with the reason,
      * one sentence, in why [n_why]: out of memory, or a kind that this backend has not. */
     struct key_index *(*index_open)(struct device *dev, const struct key_index_config *config,
-                                    char *why, size_t n_why) BACKEND_OPTIONAL;
-    void (*index_close)(struct device *dev, struct key_index *index) BACKEND_OPTIONAL;
+                                    char *why, size_t n_why);
+    void (*index_close)(struct device *dev, struct key_index *index);
     /* About the bytes of device memory that index_open takes; weights and channels may be
      * NULL here. */
-    uint64_t (*index_bytes)(struct device *dev,
-                            const struct key_index_config *config) BACKEND_OPTIONAL;
+    uint64_t (*index_bytes)(struct device *dev, const struct key_index_config *config);
     /* Brings layer att->layer of the index up to all K keys of the call, for whole calls
      * (row_offset 0).  Of att only kv, step, the row counts, layer and max_keys are read, and
      * n_rows may be 0: keys that are there without a query, as a context that was prefilled.
      *   The call's own rows, keys n_context + n_tail and on, are always indexed; of those before,
      * the ones that the layer has not seen.  What the layer knew of keys from n_context + n_tail on
      * is forgotten: a question that rewinds to the context, or a call that is run once more. */
-    void (*index_update)(struct device *dev, struct key_index *index,
-                         const struct attention *att) BACKEND_OPTIONAL;
+    void (*index_update)(struct device *dev, struct key_index *index, const struct attention *att);
     /* The index's scores for every row and query head into the selection's score buffer: one per
      * visible key (INDEX_HASH, INDEX_CHANNELS, INDEX_CODES, INDEX_BUCKETS; select_top_k chooses by
      * them), or one per page that has a visible key, page p at entry p (INDEX_PAGES; select_pages).
@@ -543,7 +534,7 @@ struct backend {
      * selected; after INDEX_CODES only from its first_key on; after INDEX_BUCKETS among all visible
      * keys, whatever is selected already. */
     void (*score_index)(struct device *dev, struct selection *sel, const struct key_index *index,
-                        const struct attention *att) BACKEND_OPTIONAL;
+                        const struct attention *att);
     /* From page scores: the max(3, e / page_size) best pages that a row sees a key of (fewer if
      * there are fewer), ties to the lower page, and of each the keys that it sees, with p = 1.
      * Pages are chosen whatever is selected already; full if K <= e.
@@ -552,31 +543,29 @@ struct backend {
      * where K <= e.  A page counts page_size times exp(its score), whether it is short or not, so
      * that page_size itself cancels.  0: off. */
     void (*select_pages)(struct device *dev, struct selection *sel, const struct attention *att,
-                         struct budget size, int page_size, double top_p,
-                         enum share share) BACKEND_OPTIONAL;
+                         struct budget size, int page_size, double top_p, enum share share);
     /* Selects nothing, but full if K - Q <= e + more: a budget for all keys before the call's
      * own but `more` of them.  A no-op where e = 0. */
     void (*select_if_short)(struct device *dev, struct selection *sel, const struct attention *att,
-                            struct budget size, int more) BACKEND_OPTIONAL;
+                            struct budget size, int more);
     /* The visible keys not yet selected that share the query's code in at least min_hits tables of
      * INDEX_TABLES, each with the probability of that, by the angle between q' and k': with
      * t = (1 - angle / pi)^n_bits, p = 1 - (1 - t)^n_tables, less n_tables t (1 - t)^(n_tables - 1)
      * for two hits. */
     void (*select_matches)(struct device *dev, struct selection *sel, const struct key_index *index,
-                           const struct attention *att) BACKEND_OPTIONAL;
+                           const struct attention *att);
     /* A random sample as large as a relative error of at most epsilon in the softmax denominator
      * asks for, with probability 1 - delta.  Draws depend on what select_random's depend on; one
      * choice per `share`: a group's heads draw the same keys, as many as the neediest asks for.
      * Modes that are not uniform read the score buffer, where score_exact left all true scores. */
     void (*select_adaptive)(struct device *dev, struct selection *sel, const struct attention *att,
-                            const struct adaptive_sampling *sampling, int slot,
-                            enum share share) BACKEND_OPTIONAL;
+                            const struct adaptive_sampling *sampling, int slot, enum share share);
     /* What `from`, another selection of the same heads but maybe another max_rows, holds of another
      * call of the same rows and keys, after its selection_end: first what this call's rows see of
      * its ranges is added, as select_sink adds its own, then what they see of its lists, keys not
      * yet selected alone, with their probabilities.  Full if it is full. */
     void (*select_again)(struct device *dev, struct selection *sel, const struct attention *att,
-                         const struct selection *from) BACKEND_OPTIONAL;
+                         const struct selection *from);
 };
 
 extern const struct backend backend_cpu;

@@ -29,12 +29,15 @@ struct taped {
     struct sampling sampling;
     struct attention att;
     struct selection *sel;
+    const struct selection *from;
+    struct key_index *index;
+    struct adaptive_sampling sampled;
     struct budget size;
     enum share share;
     double real;
     float scale;
     bool flag;
-    int n, n_rows;
+    int n, page_size, n_rows;
     size_t n_bytes;
 };
 
@@ -478,9 +481,49 @@ RECORDING_SELECT(select_random,
                   double rate, int slot, enum share share),
                  (t.real = rate, t.n = slot, t.share = share),
                  (dev, t->sel, &t->att, t->real, t->n, t->share))
+RECORDING_SELECT(select_adaptive,
+                 (struct device * dev, struct selection *sel, const struct attention *att,
+                  const struct adaptive_sampling *sampling, int slot, enum share share),
+                 (t.sampled = *sampling, t.n = slot, t.share = share),
+                 (dev, t->sel, &t->att, &t->sampled, t->n, t->share))
+RECORDING_SELECT(select_again,
+                 (struct device * dev, struct selection *sel, const struct attention *att,
+                  const struct selection *from),
+                 t.from = from, (dev, t->sel, &t->att, t->from))
+RECORDING_SELECT(select_if_short,
+                 (struct device * dev, struct selection *sel, const struct attention *att,
+                  struct budget size, int more),
+                 (t.size = size, t.n = more), (dev, t->sel, &t->att, t->size, t->n))
+RECORDING_SELECT(select_pages,
+                 (struct device * dev, struct selection *sel, const struct attention *att,
+                  struct budget size, int page_size, double top_p, enum share share),
+                 (t.size = size, t.page_size = page_size, t.real = top_p, t.share = share),
+                 (dev, t->sel, &t->att, t->size, t->page_size, t->real, t->share))
+RECORDING_SELECT(select_matches,
+                 (struct device * dev, struct selection *sel, const struct key_index *index,
+                  const struct attention *att),
+                 t.index = (struct key_index *)(uintptr_t)index, (dev, t->sel, t->index, &t->att))
+RECORDING_SELECT(score_index,
+                 (struct device * dev, struct selection *sel, const struct key_index *index,
+                  const struct attention *att),
+                 t.index = (struct key_index *)(uintptr_t)index, (dev, t->sel, t->index, &t->att))
 RECORDING_SELECT(attend_selected,
                  (struct device * dev, const struct attention *att, const struct selection *sel),
                  (void)0, (dev, &t->att, t->sel))
+
+/* Also called for keys that no query of this call sees: without q and out. */
+static inline void play_index_update(struct device *dev, const struct taped *t)
+{
+    backend_cpu.index_update(dev, t->index, &t->att);
+}
+
+static inline void recording_index_update(struct device *dev, struct key_index *index,
+                                          const struct attention *att)
+{
+    recording_device_memory(att->step, "index_update: step is not on the device");
+    struct taped t = {.play = play_index_update, .index = index, .att = *att};
+    recording_do(dev, &t);
+}
 
 static inline void recording_probe(struct device *dev, const struct attention *att,
                                    const struct selection *sel, const struct attention_probe *out)
@@ -492,45 +535,67 @@ static inline void recording_probe(struct device *dev, const struct attention *a
 
 /* --- The table -------------------------------------------------------------------------------- */
 
+/* Every entry is named, so that a new one is missing until somebody says how it is recorded. */
 static inline const struct backend *recording_backend(void)
 {
     static struct backend b;
-    b = backend_cpu;
-    b.name = "recording";
-    b.open = recording_open;
-    b.describe = recording_describe;
-    b.alloc = recording_alloc;
-    b.release = recording_release;
-    b.upload = recording_upload;
-    b.download = recording_download;
-    b.copy = recording_copy;
-    b.sync = recording_sync;
-    b.lost = recording_lost;
-    b.reserve = recording_reserve;
-    b.time_mark = recording_time_mark;
-    b.time_between_us = recording_time_between_us;
-    b.record_begin = recording_begin;
-    b.record_end = recording_end;
-    b.replay = recording_replay;
-    b.recording_close = recording_close;
-    b.embed = recording_embed;
-    b.norm_linear = recording_norm_linear;
-    b.linear_add = recording_linear_add;
-    b.rotate_append = recording_rotate_append;
-    b.pick = recording_pick;
-    b.advance = recording_advance;
-    b.kl_divergence = recording_kl_divergence;
-    b.attend_dense = recording_attend_dense;
-    b.selection_begin = recording_selection_begin;
-    b.selection_end = recording_selection_end;
-    b.select_sink = recording_select_sink;
-    b.select_local = recording_select_local;
-    b.score_exact = recording_score_exact;
-    b.select_top_k = recording_select_top_k;
-    b.select_top_p = recording_select_top_p;
-    b.select_random = recording_select_random;
-    b.attend_selected = recording_attend_selected;
-    b.probe = recording_probe;
+    b = (struct backend){
+        .name = "recording",
+        .draws_by_score = backend_cpu.draws_by_score,
+        .open = recording_open,
+        .close = backend_cpu.close,
+        .describe = recording_describe,
+        .alloc = recording_alloc,
+        .release = recording_release,
+        .upload = recording_upload,
+        .download = recording_download,
+        .copy = recording_copy,
+        .sync = recording_sync,
+        .lost = recording_lost,
+        .reserve = recording_reserve,
+        .time_mark = recording_time_mark,
+        .time_between_us = recording_time_between_us,
+        .record_begin = recording_begin,
+        .record_end = recording_end,
+        .replay = recording_replay,
+        .recording_close = recording_close,
+        .embed = recording_embed,
+        .norm_linear = recording_norm_linear,
+        .linear_add = recording_linear_add,
+        .rotate_append = recording_rotate_append,
+        .pick = recording_pick,
+        .advance = recording_advance,
+        .kl_divergence = recording_kl_divergence,
+        .attend_dense = recording_attend_dense,
+        .selection_open = backend_cpu.selection_open,
+        .selection_close = backend_cpu.selection_close,
+        .selection_begin = recording_selection_begin,
+        .selection_end = recording_selection_end,
+        .select_sink = recording_select_sink,
+        .select_local = recording_select_local,
+        .score_exact = recording_score_exact,
+        .select_top_k = recording_select_top_k,
+        .select_top_p = recording_select_top_p,
+        .select_random = recording_select_random,
+        .selection_put = backend_cpu.selection_put,
+        .selection_get = backend_cpu.selection_get,
+        .attend_selected = recording_attend_selected,
+        .probe = recording_probe,
+        .fill_random = backend_cpu.fill_random,
+        .measure_read_bandwidth = backend_cpu.measure_read_bandwidth,
+        .measure_read_of = backend_cpu.measure_read_of,
+        .measure_peak_flops = backend_cpu.measure_peak_flops,
+        .index_open = backend_cpu.index_open,
+        .index_close = backend_cpu.index_close,
+        .index_bytes = backend_cpu.index_bytes,
+        .index_update = recording_index_update,
+        .score_index = recording_score_index,
+        .select_pages = recording_select_pages,
+        .select_if_short = recording_select_if_short,
+        .select_matches = recording_select_matches,
+        .select_adaptive = recording_select_adaptive,
+        .select_again = recording_select_again,
+    };
     return &b;
 }
 

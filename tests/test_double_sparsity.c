@@ -156,8 +156,6 @@ static void check_masks(struct checker *c, struct golden_run *g)
 static void test_masks_and_outputs_equal_the_reference(void **state)
 {
     struct checker *c = *state;
-    if (!c->backend->index_open)
-        skip(); /* not there on this backend */
     for_each_run(c, check_masks);
     print_message("double_sparsity: %d runs, %d rows, %d with ties, %d exhausted\n", c->n_runs,
                   c->n_rows, c->n_ties, c->n_exhausted);
@@ -378,8 +376,6 @@ static void test_bad_files_of_channels_are_refused_with_file_and_rule(void **sta
          "it has \"model.layers.2.self_attn.qk_proj\", but the model has only 2 layers"},
     };
     struct checker *c = *state;
-    if (!c->backend->index_open)
-        skip();
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         temp_write_text(&c->folder, "bad.json", files[i].text);
         char path[512];
@@ -391,8 +387,6 @@ static void test_bad_files_of_channels_are_refused_with_file_and_rule(void **sta
 static void test_without_channels_it_says_what_to_do(void **state)
 {
     struct checker *c = *state;
-    if (!c->backend->index_open)
-        skip();
     expect_refused(c, NULL, ":group_factor=2", "this model has no double_sparsity.json; name");
     expect_refused(c, "/nowhere/channels.json", ":group_factor=2", "No such file");
     expect_refused(c, "random", ":group_factor=5",

@@ -37,14 +37,6 @@ static const char *const stacks[][2] = {
 };
 enum { N_STACKS = sizeof stacks / sizeof stacks[0] };
 
-/* The last one needs an index, which not every backend has. */
-static int n_stacks(void)
-{
-    char why[256];
-    const struct backend *backend = backend_find(test_backend(), why, sizeof why);
-    return backend && backend->index_open ? N_STACKS : N_STACKS - 1;
-}
-
 struct golden {
     struct json *dense, *sparse;
     const struct json *cases[MAX_CASES];
@@ -160,7 +152,7 @@ static int compare(const struct golden *g, struct report *r, int question, int n
     assert_string_equal(answer_of(r, question, 0), text_of(c, "answer"));
 
     int n_different = 0;
-    for (int s = 0; s < n_stacks(); s++) {
+    for (int s = 0; s < N_STACKS; s++) {
         const struct json *v = json_first(json_get(json_get(g->sparse, "stacks"), stacks[s][0]));
         for (int i = 0; i < number; i++)
             v = json_next(v);
@@ -184,7 +176,7 @@ static int run_context(const struct golden *g, struct engine *e, int first, int 
     r.n_context = strlen(r.context);
     for (int i = 0; i < n; i++)
         assert_true(request_add_question(&r, text_of(g->cases[first + i], "question"), &err));
-    for (int s = 0; s < n_stacks(); s++) {
+    for (int s = 0; s < N_STACKS; s++) {
         struct stack stack;
         if (!stack_parse(&stack, stacks[s][1], &err) || !request_add_lane(&r, NULL, &stack, &err))
             fail_msg("%s: %s", stacks[s][1], err.text);

@@ -335,16 +335,6 @@ static void test_a_kept_selection_is_probed_and_its_memory_counted(void **state)
     scene_close(s);
 }
 
-static void test_a_backend_without_reuse_says_so(void **state)
-{
-    (void)state;
-    struct backend without = *backend;
-    without.name = "cuda";
-    without.select_again = NULL;
-    expect_not_opened("oracle-topk:5%; layers 1: reuse:0", 2, &without,
-                      "reuse is not there on the cuda backend; use --backend cpu");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -359,7 +349,6 @@ int main(void)
         cmocka_unit_test(test_maskers_add_to_what_is_taken_over),
         cmocka_unit_test(test_calls_of_several_rows_are_dense_where_they_take_over),
         cmocka_unit_test(test_a_kept_selection_is_probed_and_its_memory_counted),
-        cmocka_unit_test(test_a_backend_without_reuse_says_so),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

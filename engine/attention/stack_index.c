@@ -23,16 +23,10 @@ static bool check_backend(const struct stack_item *item, const struct backend *b
 {
     const struct masker *m = item->masker;
     const char *missing = m->missing ? m->missing(&item->values, backend) : NULL;
-    if (item->off || ((!m->index || backend->index_open) && !missing))
-        return true;
-    if (missing)
-        return fail_code(err, EXIT_CODE_NO_DEVICE,
-                         "%s: %s is not there on the %s backend; leave it out, or use --backend "
-                         "cpu",
-                         m->name, missing, backend->name);
-    return fail_code(err, EXIT_CODE_NO_DEVICE,
-                     "%s is not there on the %s backend; use --backend cpu", m->name,
-                     backend->name);
+    return item->off || !missing ||
+           fail_code(err, EXIT_CODE_NO_DEVICE,
+                     "%s: %s is not there on the %s backend; leave it out, or use --backend cpu",
+                     m->name, missing, backend->name);
 }
 
 static bool open_slot(struct stack_index *s, int i, const struct stack_item *item,
@@ -91,7 +85,7 @@ uint64_t stack_index_bytes(const struct stack *stack, const struct backend *back
                            struct device *dev, const struct masker_model *model, int max_keys)
 {
     uint64_t n_bytes = 0;
-    for (int i = 0; i < stack_n_items(stack) && backend->index_bytes; i++) {
+    for (int i = 0; i < stack_n_items(stack); i++) {
         struct key_index_config config = shape_of(model, max_keys);
         struct error err;
         if (asks_for_index(&stack->items[i]) &&

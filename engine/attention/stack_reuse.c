@@ -50,10 +50,6 @@ bool stack_reuse_open(struct stack_reuse *out, const struct stack *stack,
 {
     struct stack_reuse r = {.backend = backend, .dev = dev};
     int n = source_layers(stack, r.layer);
-    if (n && !backend->select_again)
-        return fail_code(err, EXIT_CODE_NO_DEVICE,
-                         "%s is not there on the %s backend; use --backend cpu",
-                         first_that_takes_over(stack), backend->name);
     for (; r.n < n; r.n++) {
         r.selection[r.n] =
             backend->selection_open(dev, 1, config->n_heads, config->n_kv_heads, max_keys);

@@ -252,7 +252,8 @@ static float read_all(const void *p, size_t n_bytes)
             sums[i] = _mm512_add_epi32(sums[i], _mm512_loadu_si512(from + at + 64 * i));
     for (int i = 1; i < 8; i++)
         sums[0] = _mm512_add_epi32(sums[0], sums[i]);
-    return (float)_mm512_reduce_add_epi32(sums[0]);
+    /* Not reduce_add, which adds int: only the wish to read counts, and int may overflow. */
+    return (float)_mm512_reduce_or_epi32(sums[0]);
 }
 
 static double burst(void)
