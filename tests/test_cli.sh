@@ -66,6 +66,8 @@ check unknown_masker 2 'no masker "snik".*sink' "${ask[@]}" --stack snik:4
 check parameter_out_of_range 2 'sink_size' "${ask[@]}" --stack sink:0
 check unknown_parameter 2 'size' "${ask[@]}" --stack sink:4:wrong=1
 check top_p_out_of_range 2 'top_p' "${ask[@]}" --stack oracle-topp:1.5
+check hash_networks_in_a_pickle 4 'convert_hash_networks.py' "$program" bench attention --ctx 64 \
+    --stack "hash:5%:weights=$source/tests/golden/hash_networks/table.pkl"
 check two_samplers 2 'one sampling masker' "${ask[@]}" --stack random:0.1,random:0.2
 check overlapping_layers 2 'layer 1 is in an earlier group' "${ask[@]}" --stack 'sink; layers 0-1: dense; layers 1: dense'
 check layers_backwards 2 'the range 5-3 runs backwards' "${ask[@]}" --stack 'sink; layers 5-3: dense'

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/file.h"
 #include "engine/base/memory.h"
 #include "engine/model/safetensors.h"
 
@@ -138,12 +139,23 @@ static bool read_weights(struct reader *r, void **held, struct error *err)
     return true;
 }
 
+static bool is_pickle(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot && (!strcmp(dot, ".pkl") || !strcmp(dot, ".pt") || !strcmp(dot, ".pth")) &&
+           file_exists(path);
+}
+
 bool hash_weights_read(struct hash_networks *out, const char *path,
                        const struct model_config *config, void **held, struct error *err)
 {
     struct safetensors *file = safetensors_open(path, err);
     if (!file)
-        return false;
+        return is_pickle(path) ? fail(err,
+                                      "%s: pickles can run programs and are not read; make a "
+                                      "safetensors file of it: presets/convert_hash_networks.py",
+                                      path)
+                               : false;
     struct reader r = {file, config, out};
     *out = (struct hash_networks){0};
     bool ok = read_widths(&r, err) && read_activation(&r, err);

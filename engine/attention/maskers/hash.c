@@ -119,7 +119,8 @@ const struct masker masker_hash = {
                     .reference_name = "hat_weight_file",
                     .label = "weights",
                     .help = "A safetensors file of networks trained for the model; none: the "
-                            "model folder's hash_attention.safetensors; random: untrained.",
+                            "model folder's hash_attention.safetensors; random: untrained. "
+                            "presets/convert_hash_networks.py makes one of published pickles.",
                     .kind = PARAM_PATH,
                 },
             [PARAM_TOP_P] = MASKER_PARAM_TOP_P("keys"),
