@@ -338,6 +338,7 @@ static void event_write(struct json *record, const struct event *e)
         if (e->device_lost)
             json_set_bool(record, "device_lost", true);
         break;
+    case EVENT_EVIDENCE:
     case EVENT_PROGRESS:
         break;
     }
@@ -345,7 +346,7 @@ static void event_write(struct json *record, const struct event *e)
 
 struct json *record_from_event(const struct event *e)
 {
-    if (e->kind == EVENT_PROGRESS)
+    if (e->kind == EVENT_PROGRESS || e->kind == EVENT_EVIDENCE)
         return NULL;
     struct json *record = json_new_object();
     json_set_string(record, "ev", event_names[e->kind]);
@@ -408,6 +409,7 @@ static void event_read(const struct json *record, struct event *e)
             snprintf(e->failed.text, sizeof e->failed.text, "%s", text.data);
         e->device_lost = json_bool(json_get(record, "device_lost"), false);
         break;
+    case EVENT_EVIDENCE:
     case EVENT_PROGRESS:
         break;
     }

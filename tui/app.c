@@ -354,6 +354,7 @@ void app_apply_event(struct app *app, const struct event *e)
             app_device_lost(app, e->failed.text);
         apply_failed(app, &e->failed);
         break;
+    case EVENT_EVIDENCE:
     case EVENT_TOKEN:
     case EVENT_METRICS:
         break;

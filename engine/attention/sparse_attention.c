@@ -48,7 +48,8 @@ struct sparse_attention {
     struct selection *selection; /* NULL for a dense stack */
     struct stack_index index;
     struct stack_reuse reuse;
-    struct step_state *context_step; /* (device) a call without rows after the context */
+    struct step_state *context_step;    /* (device) a call without rows after the context */
+    struct attention_observer observer; /* observe NULL: nobody */
     bool probing;
     struct probe_sums probe;
     struct attention_clock *clock; /* owned; apart, since reading the time collects it */
@@ -113,15 +114,15 @@ struct attention sparse_attention_rows(const struct attention *att, int first, i
     return piece;
 }
 
-/* reuse: of the step that the call is of. */
+/* reuse: of the step that the call is of.  The first n_first maskers of the layer's list. */
 static void run_maskers(const struct stack *stack, const struct stack_index *index,
-                        const struct stack_reuse *reuse, struct selection *sel,
+                        const struct stack_reuse *reuse, int n_first, struct selection *sel,
                         const struct attention *att)
 {
     const struct backend *backend = index->backend;
     struct stack_list list = stack_list_at(stack, stack_list_of_layer(stack, att->layer));
     backend->selection_begin(index->dev, sel, att);
-    for (int i = list.first; i < list.first + list.n; i++) {
+    for (int i = list.first; i < list.first + list.n && i < list.first + n_first; i++) {
         const struct stack_item *item = &stack->items[i];
         if (item->off || !item->masker->select)
             continue;
@@ -143,7 +144,7 @@ void sparse_attention_select(const struct stack *stack, const struct stack_index
 {
     static const struct stack_reuse none;
     assert(!stack_reuse_in_layer(stack, att->layer));
-    run_maskers(stack, index, &none, sel, att);
+    run_maskers(stack, index, &none, STACK_MAX_MASKERS, sel, att);
 }
 
 /* A sink as long as the call declares it full. */
@@ -335,6 +336,13 @@ static void probe_close(struct sparse_attention *s)
 
 /* --- The method --------------------------------------------------------------------------- */
 
+static void show(const struct sparse_attention *s, const struct attention *att,
+                 const struct selection *sel)
+{
+    if (s->observer.observe)
+        s->observer.observe(s->observer.user, att, sel);
+}
+
 static void attend_pieces(struct sparse_attention *s, const struct attention *att)
 {
     stack_index_update(&s->index, att);
@@ -344,10 +352,12 @@ static void attend_pieces(struct sparse_attention *s, const struct attention *at
         int left = att->n_rows - row;
         struct attention piece =
             sparse_attention_rows(att, row, left < s->max_rows ? left : s->max_rows);
-        run_maskers(&s->stack, &s->index, &s->reuse, sel, &piece);
+        run_maskers(&s->stack, &s->index, &s->reuse, STACK_MAX_MASKERS, sel, &piece);
         s->backend->attend_selected(s->dev, &piece, sel);
         if (s->probing)
             probe_piece(s, &piece, sel);
+        if (att->n_rows == 1)
+            show(s, &piece, sel);
     }
 }
 
@@ -369,6 +379,8 @@ static void attend(void *user, const struct attention *att)
     s->backend->attend_dense(s->dev, att);
     if (s->selection && s->probing)
         probe_dense(s, att);
+    if (att->n_rows == 1)
+        show(s, att, NULL);
 }
 
 static void attend_timed(void *user, const struct attention *att)
@@ -389,6 +401,22 @@ struct attention_method sparse_attention_untimed(struct sparse_attention *s)
 {
     assert(!s->probing);
     return (struct attention_method){attend, s};
+}
+
+void sparse_attention_observe(struct sparse_attention *s, const struct attention_observer *observer)
+{
+    s->observer = observer ? *observer : (struct attention_observer){0};
+}
+
+void sparse_attention_select_first(struct sparse_attention *s, const struct attention *att, int n,
+                                   struct selection *sel)
+{
+    run_maskers(&s->stack, &s->index, &s->reuse, n, sel, att);
+}
+
+int sparse_attention_list_length(const struct sparse_attention *s, int layer)
+{
+    return stack_list_at(&s->stack, stack_list_of_layer(&s->stack, layer)).n;
 }
 
 void sparse_attention_build_index(struct sparse_attention *s, const struct kv_cache *context,

@@ -58,6 +58,22 @@ struct layer_probe {
 void sparse_attention_probe_result(const struct sparse_attention *s, struct layer_probe *out);
 void sparse_attention_probe_reset(struct sparse_attention *s);
 
+/* Shown every call of one row once its output is there: sel is what was attended to, NULL where the
+ * layer is dense.  It may enqueue and wait; the calls' time must not be counted. */
+struct attention_observer {
+    void (*observe)(void *user, const struct attention *att, const struct selection *sel);
+    void *user;
+};
+/* From now on; NULL: nobody. */
+void sparse_attention_observe(struct sparse_attention *s,
+                              const struct attention_observer *observer);
+/* For an observer, of the call that it is shown: what the first n maskers of the layer's list
+ * choose by themselves, into sel, opened for one row. */
+void sparse_attention_select_first(struct sparse_attention *s, const struct attention *att, int n,
+                                   struct selection *sel);
+/* Maskers in the list of a layer, those that are off included. */
+int sparse_attention_list_length(const struct sparse_attention *s, int layer);
+
 /* Microseconds of attention (scoring, selection and attending of all layers) in the calls since
  * the last reset, measured by the device's clock around each layer's call; calls made while
  * probing are not counted.  Waits for the device. */

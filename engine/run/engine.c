@@ -18,9 +18,10 @@
 enum { N_COMMANDS = 2, N_EVENTS = 512 };
 
 struct command {
-    enum { COMMAND_LOAD, COMMAND_ASK } kind;
-    char *folder;            /* COMMAND_LOAD, owned */
-    struct request *request; /* COMMAND_ASK, owned */
+    enum { COMMAND_LOAD, COMMAND_ASK, COMMAND_INSPECT } kind;
+    char *folder;                  /* COMMAND_LOAD, owned */
+    struct request *request;       /* COMMAND_ASK, owned */
+    struct inspection *inspection; /* COMMAND_INSPECT, owned */
 };
 
 struct engine {
@@ -40,6 +41,9 @@ static void command_free(struct command *c)
     if (c->request)
         request_free(c->request);
     free(c->request);
+    if (c->inspection)
+        inspection_free(c->inspection);
+    free(c->inspection);
 }
 
 static void tell_loaded(struct worker *w)
@@ -54,6 +58,8 @@ static bool run_command(struct engine *e, const struct command *c, struct error 
     struct worker *w = &e->worker;
     if (c->kind == COMMAND_ASK)
         return run_ask(w, c->request, err);
+    if (c->kind == COMMAND_INSPECT)
+        return inspect(w, c->inspection, err);
     if (!worker_load(w, c->folder, &e->cancel, err))
         return worker_cancelled(w); /* a cancelled load has not failed */
     tell_loaded(w);
@@ -165,6 +171,12 @@ bool engine_load(struct engine *e, const char *folder)
 bool engine_ask(struct engine *e, struct request *request)
 {
     struct command c = {.kind = COMMAND_ASK, .request = request};
+    return send(e, &c);
+}
+
+bool engine_inspect(struct engine *e, struct inspection *inspection)
+{
+    struct command c = {.kind = COMMAND_INSPECT, .inspection = inspection};
     return send(e, &c);
 }
 

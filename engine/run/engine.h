@@ -12,6 +12,7 @@
 
 #include "engine/base/error.h"
 #include "engine/run/event.h"
+#include "engine/run/inspect.h"
 #include "engine/run/request.h"
 #include "kernels/backend.h"
 
@@ -34,6 +35,9 @@ void engine_stop(struct engine *e);
 bool engine_load(struct engine *e, const char *folder);
 /* Takes the request (freed by the engine) also when it returns false. */
 bool engine_ask(struct engine *e, struct request *request);
+/* Tells EVENT_EVIDENCE (unless it is cancelled), then EVENT_FINISHED, or EVENT_FAILED.  Takes the
+ * inspection, heap memory freed by the engine, also when it returns false. */
+bool engine_inspect(struct engine *e, struct inspection *inspection);
 /* Asks the running command to end: within 200 ms, with what it has. */
 void engine_cancel(struct engine *e);
 bool engine_busy(const struct engine *e);

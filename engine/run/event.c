@@ -43,6 +43,9 @@ void event_free(struct event *e)
     case EVENT_DONE:
         free(e->done.error);
         break;
+    case EVENT_EVIDENCE:
+        evidence_free(e->evidence.evidence);
+        break;
     case EVENT_PROGRESS:
     case EVENT_FINISHED:
     case EVENT_FAILED:

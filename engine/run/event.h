@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/attention/evidence.h"
 #include "engine/attention/sparse_attention.h"
 #include "engine/base/error.h"
 #include "engine/run/request.h"
@@ -19,7 +20,8 @@ enum event_kind {
     EVENT_METRICS,  /* a lane's figures so far: about 4 a second, before its done, and once more
                      * when all lanes of the question have ended and can be compared whole */
     EVENT_DONE,     /* a lane's answer to a question has ended; exactly one for each */
-    EVENT_FINISHED, /* the command (load or ask) has ended; the engine is idle again */
+    EVENT_EVIDENCE, /* what a step kept, as an inspection asked */
+    EVENT_FINISHED, /* the command (load, ask, inspect) has ended; the engine is idle again */
     EVENT_FAILED    /* the command ended with an error (then no EVENT_FINISHED) */
 };
 
@@ -114,6 +116,12 @@ struct done_event {
     bool device_lost; /* FINISH_ERROR: only a new process can use the device again */
 };
 
+struct evidence_event {
+    uint64_t tag; /* the inspection's */
+    int step;
+    struct evidence *evidence; /* owned */
+};
+
 struct event {
     enum event_kind kind;
     int64_t at_us; /* monotonic, since the engine started */
@@ -124,6 +132,7 @@ struct event {
         struct token_event token;
         struct lane_metrics metrics;
         struct done_event done;
+        struct evidence_event evidence;
         struct {
             bool cancelled;
             double wall_ms;

@@ -217,10 +217,10 @@ static void sum_counts(const struct attention_counts *layers, int n_layers,
 
 /* --- A step by itself ----------------------------------------------------------------------- */
 
-static void forward(struct lane *l, const int32_t *tokens, int n_rows, int n_tail, bool own_stack,
-                    float *logits)
+static struct worker_call call_of(const struct lane *l, const int32_t *tokens, int n_rows,
+                                  int n_tail, float *logits)
 {
-    struct worker_call call = {
+    return (struct worker_call){
         .tokens = tokens,
         .n_rows = n_rows,
         .n_context = l->n_context,
@@ -228,32 +228,22 @@ static void forward(struct lane *l, const int32_t *tokens, int n_rows, int n_tai
         .tail = &l->tail,
         .step = (uint32_t)l->n_steps,
         .seed = l->request->seed,
+        .method = sparse_attention_method(l->attention),
+        .counts = l->counts,
         .logits = logits,
     };
-    if (own_stack) {
-        call.method = sparse_attention_method(l->attention);
-        call.counts = l->counts;
-    }
-    worker_forward(l->w, &call);
 }
 
 /* All question tokens in one call where they fit one, under the lane's own stack in setup B.
  * False: cancelled between two calls, or err is set. */
 static bool question_pass(struct lane *l, float *logits, struct error *err)
 {
-    bool own_stack = l->dense || l->request->setup == SETUP_B;
-    int n = (int)l->question->n, max_rows = l->w->loaded->model->max_rows;
-    for (int done = 0; done < n;) {
-        if (worker_cancelled(l->w))
-            return false;
-        int rows = n - done < max_rows ? n - done : max_rows;
-        bool last = done + rows == n;
-        forward(l, l->question->ids + done, rows, done, own_stack, last ? logits : NULL);
-        done += rows;
-        if (!last && !worker_sync(l->w, err))
-            return false;
+    struct worker_call call = call_of(l, l->question->ids, (int)l->question->n, 0, logits);
+    if (!l->dense && l->request->setup == SETUP_A) {
+        call.method = (struct attention_method){0};
+        call.counts = NULL;
     }
-    return true;
+    return worker_forward_rows(l->w, &call, err);
 }
 
 static void read_counts(struct lane *l)
@@ -305,7 +295,9 @@ static bool compute_step(struct lane *l, const struct lane *base, struct answer_
             return false;
     } else {
         const struct answer_step *fed = &(base ? base : l)->steps[l->n_steps - 1];
-        forward(l, &fed->pick.token, 1, (int)l->question->n + l->n_steps - 1, true, logits);
+        struct worker_call call =
+            call_of(l, &fed->pick.token, 1, (int)l->question->n + l->n_steps - 1, logits);
+        worker_forward(w, &call);
     }
     b->pick(w->dev, w->scratch.pick, logits, w->loaded->model->config.vocab_size,
             &l->request->sampling, w->scratch.step);

@@ -187,6 +187,7 @@ void report_apply(struct report *r, const struct event *e)
         r->finished = true;
         r->error = e->failed;
         break;
+    case EVENT_EVIDENCE:
     case EVENT_PROGRESS:
         break;
     }

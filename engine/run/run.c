@@ -3,6 +3,7 @@
 #include "engine/base/memory.h"
 #include "engine/run/context.h"
 #include "engine/run/decode.h"
+#include "engine/run/inspect.h"
 #include "engine/run/memory_need.h"
 #include "engine/run/prompt.h"
 
@@ -69,6 +70,8 @@ bool run_ask(struct worker *w, const struct request *request, struct error *err)
     struct prompt prompt;
     if (!check_request(w, request, err))
         return false;
+    inspector_close(w->inspector); /* its memory, and maybe its context, are needed */
+    w->inspector = NULL;
     int max_tokens = answer_limit(w, request);
     if (!make_prompt(w, request, max_tokens, &prompt, err))
         return false;

@@ -6,6 +6,7 @@
 
 #include "engine/base/memory.h"
 #include "engine/run/context.h"
+#include "engine/run/inspect.h"
 
 /* --- Loading ------------------------------------------------------------------------------ */
 
@@ -77,6 +78,8 @@ bool worker_load(struct worker *w, const char *folder, atomic_bool *cancel, stru
 void worker_unload(struct worker *w)
 {
     dense_cache_clear(&w->answers);
+    inspector_close(w->inspector);
+    w->inspector = NULL;
     context_close(w);
     forward_buffers_close(w->buffers);
     w->buffers = NULL;
@@ -134,6 +137,27 @@ void worker_forward(struct worker *w, const struct worker_call *call)
         .max_keys = call->n_context + call->n_tail + call->n_rows,
     };
     model_forward(w->loaded->model, &forward, call->logits, call->logits ? 1 : 0);
+}
+
+bool worker_forward_rows(struct worker *w, const struct worker_call *call, struct error *err)
+{
+    int max_rows = w->loaded->model->max_rows;
+    for (int done = 0; done < call->n_rows;) {
+        if (worker_cancelled(w))
+            return false;
+        struct worker_call part = *call;
+        int rows = call->n_rows - done < max_rows ? call->n_rows - done : max_rows;
+        bool last = done + rows == call->n_rows;
+        part.tokens += done;
+        part.n_rows = rows;
+        part.n_tail += done;
+        part.logits = last ? call->logits : NULL;
+        worker_forward(w, &part);
+        done += rows;
+        if (!last && !worker_sync(w, err))
+            return false;
+    }
+    return true;
 }
 
 bool worker_sync(struct worker *w, struct error *err)

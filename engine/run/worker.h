@@ -54,6 +54,7 @@ struct worker {
     int buffer_keys;
     struct worker_context context;
     struct dense_cache answers;
+    struct inspector *inspector; /* owned; NULL: none.  Of the kept context */
 };
 
 /* Loads a model; the old one, if any, stays until the new one is ready, as far as memory allows. */
@@ -85,6 +86,10 @@ struct worker_call {
     float *logits; /* (device) [vocab_size] of the last row, or NULL */
 };
 void worker_forward(struct worker *w, const struct worker_call *call);
+
+/* The same for any number of rows, in calls of as many as the model takes, waiting between them;
+ * logits are the last row's.  False: cancelled between two calls, or err is set. */
+bool worker_forward_rows(struct worker *w, const struct worker_call *call, struct error *err);
 
 /* (device) [vocab_size] where lane 0's logits of a step are kept while its turn lasts. */
 static inline float *worker_base_logits(const struct worker *w, int step)
