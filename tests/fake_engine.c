@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "engine/base/memory.h"
+#include "tests/made_evidence.h"
 
 enum { TICK_MS = 4, QUEUE = 4096, METRICS_MS = 250, PROGRESS_MS = 50 };
 
@@ -139,6 +140,26 @@ bool engine_ask(struct engine *e, struct request *request)
     e->context_told = false;
     begin(e, PREFILL);
     return true;
+}
+
+/* At once: 28 layers of 28 heads, and the keys of the context. */
+bool engine_inspect(struct engine *e, struct inspection *inspection)
+{
+    bool idle = e->doing == IDLE;
+    if (idle) {
+        begin(e, LOADING);
+        push(e, (struct event){.kind = EVENT_EVIDENCE,
+                               .evidence = {inspection->tag, inspection->step,
+                                            made_evidence(28, 28, 2000, inspection->layer,
+                                                          inspection->head)}});
+        end(e);
+    }
+    if (inspection->request)
+        request_free(inspection->request);
+    free(inspection->request);
+    free(inspection->fed);
+    free(inspection);
+    return idle;
 }
 
 void engine_cancel(struct engine *e)

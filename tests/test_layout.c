@@ -19,6 +19,8 @@
 
 #include <cmocka.h> /* last: it defines fail */
 
+#include "tests/golden_screen.h"
+
 /* Marks r's cells; false if one is outside or taken. */
 static bool claim(unsigned char *taken, int width, int height, struct rect r)
 {
@@ -99,33 +101,6 @@ static void test_every_size_has_a_frame(void **state)
         }
     grid_free(&g);
     app_free(&app);
-}
-
-/* Compares with tests/golden/screens/NAME.txt; ATTNSCOPE_WRITE_GOLDEN=1 writes it instead. */
-static void check_golden(struct app *app, const char *name)
-{
-    struct grid g;
-    struct buf got = {0}, want = {0};
-    struct error err;
-    char path[512];
-    snprintf(path, sizeof path, ATTNSCOPE_SOURCE_DIR "/tests/golden/screens/%s.txt", name);
-    grid_init(&g, 1, 1, app->ascii);
-    screen_render(app, &g);
-    grid_to_text(&g, &got);
-    if (getenv("ATTNSCOPE_WRITE_GOLDEN")) {
-        FILE *file = fopen(path, "w");
-        assert_non_null(file);
-        fwrite(got.data, 1, got.len, file);
-        fclose(file);
-    }
-    if (!file_read(&want, path, 1 << 20, &err))
-        fail_msg("%s", err.text);
-    if (strcmp(got.data, want.data))
-        print_error("%s: got\n%s\nwant\n%s\n", name, got.data, want.data);
-    assert_string_equal(got.data, want.data);
-    buf_free(&want);
-    buf_free(&got);
-    grid_free(&g);
 }
 
 static void test_80x24_looks_as_drawn(void **state)

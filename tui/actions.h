@@ -13,6 +13,10 @@ enum { ACTION_MAX_KEYS = 3 };
 #define IN_ALL 0xFFu
 /* In all panes while only a restart helps, before what the key means there otherwise. */
 #define IN_NEED (1u << 8)
+/* In the body, by what it shows; IN_BODY: whatever it is, but the answers. */
+#define IN_BODY (1u << 7)
+#define IN_HEAT (1u << 9)
+#define IN_CONTEXT (1u << 10)
 
 struct action {
     const char *name; /* "stack-add": palette, "/stack-add" in the prompt, session log */
@@ -100,5 +104,32 @@ void act_difference_previous(struct app *app, const char *argument);
 void act_zoom(struct app *app, const char *argument);
 void act_repaint(struct app *app, const char *argument);
 void act_suspend(struct app *app, const char *argument);
+
+void act_screen_answers(struct app *app, const char *argument); /* actions_evidence.c */
+void act_screen_heat(struct app *app, const char *argument);
+void act_screen_context(struct app *app, const char *argument);
+void act_step_next(struct app *app, const char *argument);
+void act_step_previous(struct app *app, const char *argument);
+void act_layer_next(struct app *app, const char *argument);
+void act_layer_previous(struct app *app, const char *argument);
+void act_head_next(struct app *app, const char *argument);
+void act_head_previous(struct app *app, const char *argument);
+void act_heat_figure(struct app *app, const char *argument);
+void act_heat_scale(struct app *app, const char *argument);
+void act_heat_difference(struct app *app, const char *argument);
+void act_heat_worst(struct app *app, const char *argument);
+void act_key_next(struct app *app, const char *argument);
+void act_key_previous(struct app *app, const char *argument);
+void act_key_up(struct app *app, const char *argument);
+void act_key_down(struct app *app, const char *argument);
+void act_key_page_up(struct app *app, const char *argument);
+void act_key_page_down(struct app *app, const char *argument);
+void act_key_first(struct app *app, const char *argument);
+void act_key_last(struct app *app, const char *argument);
+void act_missed_next(struct app *app, const char *argument);
+void act_missed_previous(struct app *app, const char *argument);
+void act_only_kept(struct app *app, const char *argument);
+void act_go_to(struct app *app, const char *argument);
+void act_search(struct app *app, const char *argument);
 
 #endif

@@ -24,6 +24,7 @@ static const char DEFAULT_STACK[] = "sink:4,local:16";
 void app_init(struct app *app, const struct workbench_options *options)
 {
     *app = (struct app){.options = *options, .running = -1, .state = RUN_STARTING};
+    app->looking = (struct looking){.step = STEP_BY_ITSELF, .key = -1};
     app->setup = options->setup;
     app->forced = options->forced;
     app->ascii = options->ascii;
@@ -47,6 +48,7 @@ void app_free(struct app *app)
     palette_close(app);
     buf_free(&app->palette.filter);
     popup_close(app);
+    app_looking_free(app);
     free(app->line);
     free(app->matches);
     free(app->draft);
@@ -109,6 +111,7 @@ static void load_session(struct app *app, struct session *s)
         if (strcmp(q->text, report->request->questions[0]))
             continue;
         q->report = report;
+        q->run = ++app->n_runs;
         q->state = report->finished && !report->cancelled ? QUESTION_DONE : QUESTION_PARTIAL;
         app->context_info = (struct context_info){.n_tokens = report->context.n_tokens};
         s->last_report = NULL;
@@ -172,6 +175,7 @@ void app_load_model(struct app *app, const char *name)
         app_error(app, &err);
         return;
     }
+    app_stop_looking(app);
     if (!app->engine || !engine_load(app->engine, folder)) {
         app_message(app, ROLE_ERROR, "the engine is busy: stop the run first");
         free(folder);
@@ -319,8 +323,12 @@ static void apply_context(struct app *app, const struct context_info *c)
         app_message(app, ROLE_WARN, "%d tokens of the context were left out", c->n_cut);
 }
 
-void app_apply_event(struct app *app, const struct event *e)
+void app_apply_event(struct app *app, struct event *e)
 {
+    if (app_apply_inspection(app, e)) {
+        app->dirty = true;
+        return;
+    }
     bool was_running = app->running >= 0;
     struct question *q = was_running ? &app->questions[app->running] : NULL;
     session_log_event(app->log, e);
@@ -431,6 +439,7 @@ static void update_diff(struct question *q, int lane)
 
 void app_before_frame(struct app *app)
 {
+    app_look(app);
     if (app->current_question >= app->n_questions)
         return;
     struct question *q = &app->questions[app->current_question];

@@ -13,6 +13,7 @@
 #include "engine/run/engine.h"
 #include "engine/run/report.h"
 #include "sessions/session_log.h"
+#include "tui/evidence_shelf.h"
 #include "tui/lanes.h"
 #include "tui/line_edit.h"
 #include "tui/palette.h"
@@ -43,7 +44,9 @@ enum prompt_purpose {
     PROMPT_VALUE, /* of a parameter */
     PROMPT_STACK,
     PROMPT_CONTEXT,
-    PROMPT_MODEL
+    PROMPT_MODEL,
+    PROMPT_SEARCH, /* in the tokens of the Context screen */
+    PROMPT_GO_TO   /* a token there */
 };
 
 enum question_state {
@@ -59,6 +62,7 @@ struct question {
     char *text; /* owned, as is all here */
     enum question_state state;
     struct report *report;                      /* of its last run; NULL: never run */
+    uint64_t run;                               /* the run's number, from 1; 0: never run */
     int context_version;                        /* of the context that the report is about */
     struct token_diff diffs[REQUEST_MAX_LANES]; /* of report's lanes against its lane 0 */
 };
@@ -81,6 +85,28 @@ struct shown {
     struct progress progress;
     double elapsed_s;
     int spinner;
+};
+
+/* Places in screens[] (screen.c). */
+enum { SCREEN_ANSWERS, SCREEN_HEAT, SCREEN_CONTEXT };
+
+enum { STEP_BY_ITSELF = -1 }; /* the first difference, or the answer's last step */
+
+/* What the Heat and Context screens look at, and what the engine computes for them. */
+struct looking {
+    int step; /* of the answer, or STEP_BY_ITSELF */
+    int layer, head;
+    enum evidence_figure figure;
+    bool auto_scale; /* from the smallest to the largest value shown */
+    bool difference; /* of the current column and the one beside it */
+    int key;         /* under the Context screen's cursor; < 0: the heaviest missed one */
+    bool only_kept;
+    char *search; /* owned; NULL: nothing was searched for */
+    struct evidence_shelf shelf;
+    uint64_t tag;              /* of the inspection that is on its way; 0: none */
+    struct evidence_id coming; /* what it brings */
+    struct evidence_id failed; /* what could not be computed: not asked for again */
+    char *why;                 /* owned: the reason; NULL: none failed */
 };
 
 struct app {
@@ -123,6 +149,8 @@ struct app {
     int masker_row, param_row;
     struct scroll scroll[REQUEST_MAX_LANES];
     bool zoomed;
+    struct looking looking;
+    uint64_t n_runs, n_inspections;
     int diff_index; /* which difference of the current lane the divergence pane shows */
 
     bool insert; /* the line is being typed */
@@ -154,8 +182,8 @@ void app_start_engine(struct app *app);
 void app_start_log(struct app *app);
 void app_load_model(struct app *app, const char *name);
 
-/* Applies an engine event and logs it; the event stays the caller's. */
-void app_apply_event(struct app *app, const struct event *e);
+/* Applies an engine event and logs it; the event stays the caller's, less the evidence in it. */
+void app_apply_event(struct app *app, struct event *e);
 /* Time has passed: refreshes shown figures, ends messages.  Sets dirty where something changed. */
 void app_tick(struct app *app);
 /* Milliseconds until app_tick has something to do; -1: nothing. */
@@ -228,6 +256,26 @@ bool app_stack_editable(struct app *app);
 /* After undo and the like: rows and focus within what is there. */
 void app_clamp(struct app *app);
 void app_log_lanes(struct app *app);
+
+/* --- Evidence of a step (app_evidence.c) --- */
+
+/* What a lane of the current question is looked at: false if there is no finished answer of it. */
+bool app_evidence_id(const struct app *app, int lane, struct evidence_id *out);
+/* On the shelf; any_head: the figures of all heads are enough.  NULL: not yet. */
+const struct evidence *app_evidence(const struct app *app, int lane, bool any_head);
+/* The lane that a difference is taken from; -1: there is none. */
+int app_difference_lane(const struct app *app);
+/* Steps of the lane's answer; 0: there is none. */
+int app_n_steps(const struct app *app, int lane);
+/* Asks the engine for what the screen needs and the shelf lacks; call it before a frame. */
+void app_look(struct app *app);
+/* Events of an inspection, whose evidence is taken; true: e was one. */
+bool app_apply_inspection(struct app *app, struct event *e);
+/* Ends an inspection that is on its way, so that the engine is free. */
+void app_stop_looking(struct app *app);
+/* The key that the Context screen's cursor is on. */
+int app_looked_key(const struct app *app, const struct evidence *e);
+void app_looking_free(struct app *app);
 
 /* --- Looking up (app_view.c) --- */
 

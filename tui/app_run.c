@@ -83,6 +83,7 @@ void app_run_question(struct app *app, int i)
     struct error err;
     if (!can_run(app, i))
         return;
+    app_stop_looking(app);
     if (app_busy(app)) {
         app_message(app, ROLE_WARN, "a run is going on: Ctrl-C stops it");
         return;
@@ -95,6 +96,9 @@ void app_run_question(struct app *app, int i)
     }
     drop_result(q);
     q->report = report_new(request, &app->model);
+    q->run = ++app->n_runs;
+    app->looking.step = STEP_BY_ITSELF;
+    app->looking.key = -1;
     q->context_version = app->context_version;
     q->state = QUESTION_RUNNING;
     if (app->log) {
@@ -118,6 +122,7 @@ void app_run_question(struct app *app, int i)
 
 void app_run_all(struct app *app)
 {
+    app_stop_looking(app);
     if (app_busy(app) || !can_run(app, 0)) {
         if (app_busy(app))
             app_message(app, ROLE_WARN, "a run is going on: Ctrl-C stops it");

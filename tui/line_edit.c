@@ -30,6 +30,7 @@ static const char *const HISTORY_NAMES[LINE_FIELDS] = {
     [LINE_VALUE] = "history-values",
     [LINE_STACK] = "history-stacks",
     [LINE_PATH] = "history-paths",
+    [LINE_SEARCH] = "history-searches",
 };
 
 static struct {

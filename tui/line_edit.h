@@ -15,6 +15,7 @@ enum line_field {
     LINE_VALUE,    /* a parameter's value */
     LINE_STACK,    /* a stack's short form or a preset's name */
     LINE_PATH,     /* a file or folder */
+    LINE_SEARCH,   /* words of a text */
     LINE_FIELDS
 };
 

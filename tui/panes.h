@@ -37,6 +37,16 @@ void pane_title_draw(const struct app *app, struct grid *g, struct rect area, en
 /* The status word with its progress: "decode 41% 4s". */
 void status_write(const struct app *app, struct buf *out);
 
+/* Heat and Context (screens/heat.c, screens/context.c), and what they show while there is no
+ * evidence. */
+extern const struct screen screen_heat, screen_context;
+void evidence_nothing_draw(const struct app *app, struct grid *g, struct rect area);
+/* "A name  step 3/24 → "token"" on the first row; returns the column after it. */
+int evidence_title_draw(const struct app *app, struct grid *g, struct rect area, int lane,
+                        int step);
+/* The head with the worst value of the map that is shown; they stay where there is none. */
+void heat_find_worst(const struct app *app, int *layer, int *head);
+
 /* Answers (screens/answers.c), also what scrolling needs to know. */
 extern const struct screen screen_answers;
 int answers_lines(const struct app *app, int lane, struct rect column);

@@ -17,6 +17,8 @@ static const char *label_of(enum prompt_purpose purpose)
         [PROMPT_STACK] = "stack> ",
         [PROMPT_CONTEXT] = "context file> ",
         [PROMPT_MODEL] = "model folder> ",
+        [PROMPT_SEARCH] = "search> ",
+        [PROMPT_GO_TO] = "token> ",
     };
     return labels[purpose];
 }
@@ -31,6 +33,9 @@ static const char *hint_of(enum prompt_purpose purpose)
     case PROMPT_CONTEXT:
     case PROMPT_MODEL:
         return "Enter load  Tab completes  Esc";
+    case PROMPT_SEARCH:
+    case PROMPT_GO_TO:
+        return "Enter go  Esc";
     default:
         return "Enter set  Esc";
     }

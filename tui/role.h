@@ -2,7 +2,7 @@
 #ifndef ATTNSCOPE_TUI_ROLE_H
 #define ATTNSCOPE_TUI_ROLE_H
 
-enum { ROLE_N_SPARSE = 7 };
+enum { ROLE_N_SPARSE = 7, ROLE_N_HEAT = 10 };
 
 enum role {
     ROLE_TEXT,
@@ -16,7 +16,10 @@ enum role {
     ROLE_OK,
     ROLE_WARN,
     ROLE_ERROR,
-    ROLE_COUNT
+    ROLE_KEPT,   /* tokens that a head kept */
+    ROLE_MISSED, /* heavy ones that it did not */
+    ROLE_HEAT,   /* the lowest value of a map; higher ones follow */
+    ROLE_COUNT = ROLE_HEAT + ROLE_N_HEAT
 };
 
 enum cell_attr { ATTR_BOLD = 1, ATTR_UNDERLINE = 2, ATTR_REVERSE = 4 };

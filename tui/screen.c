@@ -1,7 +1,12 @@
 /* The whole frame. */
 #include "tui/panes.h"
 
-const struct screen *const screens[] = {&screen_answers, NULL};
+const struct screen *const screens[] = {
+    [SCREEN_ANSWERS] = &screen_answers,
+    [SCREEN_HEAT] = &screen_heat,
+    [SCREEN_CONTEXT] = &screen_context,
+    NULL,
+};
 
 static void draw_tiny(const struct app *app, struct grid *g, struct rect area)
 {

@@ -31,6 +31,19 @@ static const struct role_colors ROLES[ROLE_COUNT] = {
     [ROLE_OK] = {FG(36, 29, 2), 0, 0, false},
     [ROLE_WARN] = {FG(220, 136, 3), 0, 0, false},
     [ROLE_ERROR] = {FG(203, 160, 1), ATTR_BOLD, ATTR_BOLD, false},
+    [ROLE_KEPT] = {FG(36, 29, 2), 0, 0, false},
+    [ROLE_MISSED] = {FG(215, 130, 3), ATTR_BOLD, ATTR_BOLD, false},
+    /* Luminance rises from step to step, so that the map also reads in grey. */
+    [ROLE_HEAT + 0] = {FG(17, 17, 4), 0, 0, false},
+    [ROLE_HEAT + 1] = {FG(18, 18, 4), 0, 0, false},
+    [ROLE_HEAT + 2] = {FG(24, 24, 4), 0, 0, false},
+    [ROLE_HEAT + 3] = {FG(30, 30, 6), 0, 0, false},
+    [ROLE_HEAT + 4] = {FG(36, 36, 6), 0, 0, false},
+    [ROLE_HEAT + 5] = {FG(71, 71, 2), 0, 0, false},
+    [ROLE_HEAT + 6] = {FG(113, 113, 2), 0, 0, false},
+    [ROLE_HEAT + 7] = {FG(149, 149, 3), 0, 0, false},
+    [ROLE_HEAT + 8] = {FG(185, 185, 3), 0, 0, false},
+    [ROLE_HEAT + 9] = {FG(227, 227, 11), 0, 0, false},
 };
 
 struct look theme_look(enum role role, enum color_mode mode, bool light)

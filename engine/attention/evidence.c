@@ -38,6 +38,7 @@ struct evidence *evidence_new(int n_layers, int n_heads, int n_keys)
         e->figures[i] = xcalloc((size_t)n_layers * (size_t)n_heads, sizeof *e->figures[i]);
     e->head.weight = xcalloc(n, sizeof *e->head.weight);
     e->head.kept_by = xcalloc(n, sizeof *e->head.kept_by);
+    e->head.n_heads = xcalloc(n, sizeof *e->head.n_heads);
     e->head.prob = xcalloc(n, sizeof *e->head.prob);
     e->text_end = xcalloc(n, sizeof *e->text_end);
     return e;
@@ -51,6 +52,7 @@ void evidence_free(struct evidence *e)
         free(e->figures[i]);
     free(e->head.weight);
     free(e->head.kept_by);
+    free(e->head.n_heads);
     free(e->head.prob);
     free(e->text);
     free(e->text_end);

@@ -23,10 +23,11 @@ const char *evidence_figure_definition(enum evidence_figure figure);
 /* One head's keys. */
 struct head_evidence {
     int layer, head;
-    float *weight;    /* [n_keys] dense softmax weights; 0 where a key is not visible */
-    uint8_t *kept_by; /* [n_keys] 1 + the place in the layer's list of the masker that first kept
-                       * it; 0: not kept.  Where the layer is dense: EVIDENCE_KEPT_DENSELY */
-    float *prob;      /* [n_keys] with which a kept key was kept */
+    float *weight;     /* [n_keys] dense softmax weights; 0 where a key is not visible */
+    uint8_t *kept_by;  /* [n_keys] 1 + the place in the layer's list of the masker that first kept
+                        * it; 0: not kept.  Where the layer is dense: EVIDENCE_KEPT_DENSELY */
+    uint16_t *n_heads; /* [n_keys] heads of the layer that kept the key */
+    float *prob;       /* [n_keys] with which a kept key was kept */
     int n_kept;
 };
 enum { EVIDENCE_KEPT_DENSELY = 255 };

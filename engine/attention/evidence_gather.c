@@ -116,6 +116,18 @@ static int n_common(const int32_t *a, int n_a, const int32_t *b, int n_b)
     return n;
 }
 
+/* One more head of the looked-at layer keeps these: keys [n], or all visible ones if n < 0. */
+static void count_head(struct evidence_gatherer *g, const struct attention *att, int n)
+{
+    uint16_t *n_heads = g->out->head.n_heads;
+    if (att->layer != g->out->head.layer)
+        return;
+    for (int k = 0; k < n; k++)
+        n_heads[g->keys[k]]++;
+    for (int key = n < 0 ? first_visible(g, att) : n_keys_of(g); key < n_keys_of(g); key++)
+        n_heads[key]++;
+}
+
 /* What the heads kept, against as many of the heaviest keys. */
 static void measure_choice(struct evidence_gatherer *g, const struct attention *att,
                            const struct selection *sel)
@@ -127,6 +139,7 @@ static void measure_choice(struct evidence_gatherer *g, const struct attention *
     double n_kept = 0;
     for (int h = 0; h < g->n_heads; h++) {
         int n = b->selection_get(g->dev, sel, 0, h, g->keys, g->prob);
+        count_head(g, att, n);
         n = n < 0 ? n_visible : n;
         density[h] = (float)n / (float)n_visible;
         n_kept += n;
@@ -146,9 +159,11 @@ static void measure_choice(struct evidence_gatherer *g, const struct attention *
     }
 }
 
-static void measure_dense(struct evidence_gatherer *g, int layer)
+static void measure_dense(struct evidence_gatherer *g, const struct attention *att)
 {
+    int layer = att->layer;
     for (int h = 0; h < g->n_heads; h++) {
+        count_head(g, att, -1);
         figure(g, EVIDENCE_RECALL, layer)[h] = 1;
         figure(g, EVIDENCE_DENSITY, layer)[h] = 1;
         figure(g, EVIDENCE_ERROR, layer)[h] = 0;
@@ -263,7 +278,7 @@ static void observe(void *user, const struct attention *call, const struct selec
         measure_outputs(g, &att, sel);
         measure_choice(g, &att, sel);
     } else {
-        measure_dense(g, att.layer);
+        measure_dense(g, &att);
     }
     if (att.layer == g->out->head.layer)
         look_at_head(g, &att, !sel);
