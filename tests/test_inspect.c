@@ -303,6 +303,58 @@ static void test_an_ask_after_a_look_answers_as_before(void **state)
     answered_free(&a);
 }
 
+/* --- Along the dense answer ------------------------------------------------------------------- */
+
+static struct evidence *look_along_dense(const struct answered *a, const char *stack, int step)
+{
+    struct error err = {0};
+    struct inspection *i = inspection_of(a, 0, step, -1, 0);
+    i->request->lanes[0].stack = stack_of(stack);
+    i->on_dense_path = true;
+    struct evidence *e = look(a->engine, i, &err);
+    if (!e)
+        fail_msg("%s", err.text);
+    return e;
+}
+
+/* In the first layer queries and keys are the same whatever came of attention before. */
+static void test_the_first_layer_along_dense_is_that_of_the_lane(void **state)
+{
+    struct answered a;
+    ask(&a, *state, "sink:4,local:64");
+    struct evidence *own = look_at(&a, 1, 0, 0, 0);
+    struct evidence *along = look_along_dense(&a, "sink:4,local:64", 0);
+    for (int f = 0; f < EVIDENCE_N_FIGURES; f++)
+        assert_memory_equal(own->figures[f], along->figures[f], N_HEADS * sizeof(float));
+    assert_memory_not_equal(own->figures[EVIDENCE_RECALL], along->figures[EVIDENCE_RECALL],
+                            N_LAYERS * N_HEADS * sizeof(float));
+    evidence_free(own);
+    evidence_free(along);
+    answered_free(&a);
+}
+
+/* Whichever stack is tried, the dense path is the same: an oracle of all keys errs nowhere, and a
+ * stack that was tried before looks as it did. */
+static void test_stacks_tried_along_dense_do_not_change_the_path(void **state)
+{
+    struct answered a;
+    ask(&a, *state, "sink:4,local:64");
+    struct evidence *first = look_along_dense(&a, "sink:4,local:64,quest:5%", 2);
+    evidence_free(look_along_dense(&a, "sink:1", 1));
+    struct evidence *most = look_along_dense(&a, "oracle-topk:99%", 2);
+    for (int l = 0; l < N_LAYERS; l++)
+        assert_true(mean(most, EVIDENCE_RECALL, l) > 0.99);
+    struct evidence *again = look_along_dense(&a, "sink:4,local:64,quest:5%", 2);
+    for (int f = 0; f < EVIDENCE_N_FIGURES; f++)
+        assert_memory_equal(first->figures[f], again->figures[f],
+                            N_LAYERS * N_HEADS * sizeof(float));
+    assert_null(first->text);
+    evidence_free(first);
+    evidence_free(most);
+    evidence_free(again);
+    answered_free(&a);
+}
+
 static void test_tokens_fed_otherwise_are_computed_again(void **state)
 {
     struct answered a;
@@ -376,6 +428,8 @@ int main(void)
         cmocka_unit_test(test_the_keys_spell_the_prompt_and_the_answer),
         cmocka_unit_test(test_a_step_looks_the_same_whatever_was_looked_at_before),
         cmocka_unit_test(test_an_ask_after_a_look_answers_as_before),
+        cmocka_unit_test(test_the_first_layer_along_dense_is_that_of_the_lane),
+        cmocka_unit_test(test_stacks_tried_along_dense_do_not_change_the_path),
         cmocka_unit_test(test_tokens_fed_otherwise_are_computed_again),
         cmocka_unit_test(test_steps_layers_and_heads_that_are_not_there_are_refused),
         cmocka_unit_test(test_a_cancelled_look_tells_nothing_and_the_next_one_works),

@@ -22,7 +22,7 @@ const char *evidence_figure_definition(enum evidence_figure figure);
 
 /* One head's keys. */
 struct head_evidence {
-    int layer, head;
+    int layer, head;   /* layer -1: of no head, all 0 */
     float *weight;     /* [n_keys] dense softmax weights; 0 where a key is not visible */
     uint8_t *kept_by;  /* [n_keys] 1 + the place in the layer's list of the masker that first kept
                         * it; 0: not kept.  Where the layer is dense: EVIDENCE_KEPT_DENSELY */

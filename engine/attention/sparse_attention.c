@@ -50,6 +50,7 @@ struct sparse_attention {
     struct stack_reuse reuse;
     struct step_state *context_step;    /* (device) a call without rows after the context */
     struct attention_observer observer; /* observe NULL: nobody */
+    bool stays_dense;
     bool probing;
     struct probe_sums probe;
     struct attention_clock *clock; /* owned; apart, since reading the time collects it */
@@ -359,6 +360,11 @@ static void attend_pieces(struct sparse_attention *s, const struct attention *at
         if (att->n_rows == 1)
             show(s, &piece, sel);
     }
+    if (s->stays_dense && att->n_rows == 1) {
+        struct attention again = *att;
+        again.counts = NULL;
+        s->backend->attend_dense(s->dev, &again);
+    }
 }
 
 /* Several rows may be more than one piece, and a piece's selection is gone before the next layer
@@ -406,6 +412,11 @@ struct attention_method sparse_attention_untimed(struct sparse_attention *s)
 void sparse_attention_observe(struct sparse_attention *s, const struct attention_observer *observer)
 {
     s->observer = observer ? *observer : (struct attention_observer){0};
+}
+
+void sparse_attention_stay_dense(struct sparse_attention *s, bool on)
+{
+    s->stays_dense = on;
 }
 
 void sparse_attention_select_first(struct sparse_attention *s, const struct attention *att, int n,

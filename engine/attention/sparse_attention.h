@@ -67,6 +67,9 @@ struct attention_observer {
 /* From now on; NULL: nobody. */
 void sparse_attention_observe(struct sparse_attention *s,
                               const struct attention_observer *observer);
+/* While on, calls of one row leave the dense output behind once an observer has seen the stack's:
+ * what the stack would choose along the way of dense attention. */
+void sparse_attention_stay_dense(struct sparse_attention *s, bool on);
 /* For an observer, of the call that it is shown: what the first n maskers of the layer's list
  * choose by themselves, into sel, opened for one row. */
 void sparse_attention_select_first(struct sparse_attention *s, const struct attention *att, int n,

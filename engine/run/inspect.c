@@ -15,6 +15,7 @@
 struct inspector {
     struct worker *w; /* borrowed */
     struct stack stack;
+    bool on_dense_path; /* then the tail is no stack's */
     enum setup setup;
     uint64_t seed;
     struct token_list context, question, fed; /* whose keys are or were computed */
@@ -37,12 +38,19 @@ void inspection_free(struct inspection *i)
 
 /* --- The kept lane -------------------------------------------------------------------------- */
 
+static void close_attention(struct inspector *p)
+{
+    evidence_gatherer_close(p->gatherer);
+    sparse_attention_close(p->attention);
+    p->gatherer = NULL;
+    p->attention = NULL;
+}
+
 void inspector_close(struct inspector *p)
 {
     if (!p)
         return;
-    evidence_gatherer_close(p->gatherer);
-    sparse_attention_close(p->attention);
+    close_attention(p);
     if (p->tail_open)
         kv_cache_close(&p->tail.cache);
     token_list_free(&p->context);
@@ -56,32 +64,47 @@ static bool same_tokens(const struct token_list *a, const struct token_list *b)
     return a->n == b->n && (a->n == 0 || !memcmp(a->ids, b->ids, a->n * sizeof *a->ids));
 }
 
-static bool serves(const struct inspector *p, const struct inspection *i,
-                   const struct prompt *prompt)
+static bool same_path(const struct inspector *p, const struct inspection *i)
 {
     const struct request *r = i->request;
-    return p && stack_equal(&p->stack, &r->lanes[0].stack) && p->setup == r->setup &&
-           p->seed == r->seed && same_tokens(&p->context, &prompt->context) &&
+    return p->on_dense_path == i->on_dense_path &&
+           (i->on_dense_path ||
+            (p->setup == r->setup && stack_equal(&p->stack, &r->lanes[0].stack)));
+}
+
+/* Whether the tail is, or leads to, what is wanted. */
+static bool leads_there(const struct inspector *p, const struct inspection *i,
+                        const struct prompt *prompt)
+{
+    return p && same_path(p, i) && p->seed == i->request->seed &&
+           same_tokens(&p->context, &prompt->context) &&
            same_tokens(&p->question, &prompt->questions[0]) &&
            (int)prompt->questions[0].n + i->n_fed <= p->n_more;
 }
 
-static bool open_parts(struct inspector *p, struct error *err)
+static bool open_attention(struct inspector *p, struct error *err)
 {
     struct worker *w = p->w;
     const struct model_config *config = &w->loaded->model->config;
     struct masker_model model = {config, w->loaded->model->path, w->kv_dtype};
     int n_context = (int)p->context.n, max_keys = n_context + p->n_more;
-    p->tail_open =
-        kv_cache_open(&p->tail.cache, w->backend, w->dev, config, w->kv_dtype, p->n_more, err);
-    if (!p->tail_open)
-        return false;
     p->attention = sparse_attention_open(&p->stack, w->backend, w->dev, &model, max_keys, err);
     if (!p->attention)
         return false;
+    sparse_attention_stay_dense(p->attention, p->on_dense_path);
     sparse_attention_build_index(p->attention, &w->context.kv, n_context);
     p->gatherer = evidence_gatherer_open(p->attention, w->backend, w->dev, config, max_keys, err);
     return p->gatherer && worker_sync(w, err);
+}
+
+/* Another stack along the same dense path. */
+static bool change_stack(struct inspector *p, const struct stack *stack, struct error *err)
+{
+    if (stack_equal(&p->stack, stack))
+        return true;
+    close_attention(p);
+    p->stack = *stack;
+    return open_attention(p, err);
 }
 
 static bool open_inspector(struct worker *w, const struct inspection *i,
@@ -91,13 +114,16 @@ static bool open_inspector(struct worker *w, const struct inspection *i,
     const struct token_list *question = &prompt->questions[0];
     p->w = w;
     p->stack = i->request->lanes[0].stack;
+    p->on_dense_path = i->on_dense_path;
     p->setup = i->request->setup;
     p->seed = i->request->seed;
     p->n_more = n_more;
     token_list_append(&p->context, prompt->context.ids, prompt->context.n);
     token_list_append(&p->question, question->ids, question->n);
     w->inspector = p;
-    return open_parts(p, err);
+    p->tail_open = kv_cache_open(&p->tail.cache, w->backend, w->dev, &w->loaded->model->config,
+                                 w->kv_dtype, n_more, err);
+    return p->tail_open && open_attention(p, err);
 }
 
 /* --- Computing ------------------------------------------------------------------------------ */
@@ -106,7 +132,8 @@ static struct worker_call call_of(const struct inspector *p, const int32_t *toke
                                   int n_tail)
 {
     int n_question = (int)p->question.n;
-    bool in_question = n_tail < n_question, dense = in_question && p->setup == SETUP_A;
+    bool in_question = n_tail < n_question;
+    bool dense = p->on_dense_path || (in_question && p->setup == SETUP_A);
     return (struct worker_call){
         .tokens = tokens,
         .n_rows = n_rows,
@@ -200,7 +227,8 @@ static bool compute(struct inspector *p, const struct inspection *i, struct erro
         evidence_free(e);
         return false;
     }
-    write_texts(p, e);
+    if (i->layer >= 0)
+        write_texts(p, e);
     emit(&w->out, &(struct event){.kind = EVENT_EVIDENCE,
                                   .evidence = {.tag = i->tag, .step = i->step, .evidence = e}});
     return true;
@@ -219,7 +247,7 @@ static bool check(const struct worker *w, const struct inspection *i, struct err
     if (i->step < 0 || i->step > i->n_fed)
         return fail_code(err, EXIT_CODE_USAGE, "step %d: the answer has steps 0 to %d", i->step,
                          i->n_fed);
-    if (i->layer < 0 || i->layer >= c->n_layers || i->head < 0 || i->head >= c->n_heads)
+    if (i->layer < -1 || i->layer >= c->n_layers || i->head < 0 || i->head >= c->n_heads)
         return fail_code(err, EXIT_CODE_USAGE,
                          "layer %d, head %d: the model has layers 0 to %d and heads 0 to %d",
                          i->layer, i->head, c->n_layers - 1, c->n_heads - 1);
@@ -233,8 +261,8 @@ static bool prepare(struct worker *w, const struct inspection *i, const struct p
     int n_more = (int)prompt->questions[0].n + i->n_fed + 1;
     bool reused;
     *complete = true;
-    if (serves(w->inspector, i, prompt))
-        return true;
+    if (leads_there(w->inspector, i, prompt))
+        return change_stack(w->inspector, &i->request->lanes[0].stack, err);
     inspector_close(w->inspector);
     w->inspector = NULL;
     return memory_need_check(w, i->request, (int)prompt->context.n, n_more, err) &&

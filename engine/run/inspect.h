@@ -16,7 +16,11 @@ struct inspection {
     int32_t *fed;            /* [n_fed] the answer's tokens as they were fed; owned */
     int n_fed;
     int step;        /* 0 .. n_fed */
-    int layer, head; /* whose keys are wanted */
+    int layer, head; /* whose keys are wanted; layer -1: the figures of all heads are enough */
+    /* What led to the step, and the queries in it, are dense attention's: what the lane's stack
+     * would choose along the dense answer, which fed then is.  Another stack costs but this step.
+     */
+    bool on_dense_path;
 };
 void inspection_free(struct inspection *i);
 
