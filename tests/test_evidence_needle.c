@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -157,6 +158,69 @@ static void test_context_marks_the_fact_as_kept_by_the_oracle(void **state)
     buf_free(&text);
 }
 
+/* --- Trials of a changed stack -------------------------------------------------------------------
+ */
+
+static void edit(struct app *app, const char *stack)
+{
+    char text[96];
+    app->lanes.current = 1;
+    snprintf(text, sizeof text, "set-stack %s", stack);
+    assert_true(action_run_command(app, text));
+}
+
+static double tried(struct app *app, const char *stack)
+{
+    edit(app, stack);
+    settle(app);
+    assert_true(app_trial_is_current(app));
+    assert_false(app->looking.trial.failed);
+    return app->looking.trial.recall;
+}
+
+static void test_a_changed_stack_is_tried_before_it_is_run(void **state)
+{
+    struct app *app = *state;
+    struct buf text = {0};
+    app->screen = SCREEN_ANSWERS;
+    double windows = tried(app, "sink:4,local:64");
+    double oracle = tried(app, "oracle-topk:10%");
+    assert_true(windows > 0 && windows < oracle && oracle < 1);
+    frame_text(app, &text);
+    assert_non_null(strstr(text.data, "  trial: recall 0."));
+    edit(app, "sink:4,local:32");
+    frame_text(app, &text);
+    assert_non_null(strstr(text.data, "  ~trial: recall 0."));
+    buf_free(&text);
+}
+
+static void test_a_stack_that_cannot_be_tried_is_not_tried_for_ever(void **state)
+{
+    struct app *app = *state;
+    edit(app, "hash:5%:weights=/nonexistent");
+    settle(app);
+    assert_true(app->looking.trial.failed);
+    assert_true(tried(app, "sink:4,local:64") > 0);
+}
+
+static void test_live_runs_a_changed_stack_by_itself(void **state)
+{
+    struct app *app = *state;
+    bool stale = true;
+    command(app, "live");
+    edit(app, "sink:4,local:100");
+    app->now_ms += 100;
+    app_tick(app);
+    assert_int_equal(app->running, -1); /* not while keys may follow */
+    app->now_ms += 300;
+    app_tick(app);
+    assert_int_equal(app->running, app->current_question);
+    settle(app);
+    assert_non_null(app_result(app, app->current_question, 1, &stale, NULL));
+    assert_false(stale);
+    command(app, "live");
+}
+
 int main(void)
 {
     setlocale(LC_CTYPE, "C.UTF-8");
@@ -164,6 +228,9 @@ int main(void)
         cmocka_unit_test(test_heat_shows_the_head_that_lost_the_fact),
         cmocka_unit_test(test_context_marks_the_fact_as_missed_by_windows),
         cmocka_unit_test(test_context_marks_the_fact_as_kept_by_the_oracle),
+        cmocka_unit_test(test_a_changed_stack_is_tried_before_it_is_run),
+        cmocka_unit_test(test_a_stack_that_cannot_be_tried_is_not_tried_for_ever),
+        cmocka_unit_test(test_live_runs_a_changed_stack_by_itself),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

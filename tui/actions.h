@@ -48,6 +48,7 @@ void act_stop(struct app *app, const char *argument);
 void act_quit(struct app *app, const char *argument);
 void act_restart(struct app *app, const char *argument);
 void act_forced(struct app *app, const char *argument);
+void act_live(struct app *app, const char *argument);
 void act_setup(struct app *app, const char *argument);
 void act_keep(struct app *app, const char *argument);
 void act_max_context(struct app *app, const char *argument);

@@ -65,6 +65,15 @@ void act_forced(struct app *app, const char *argument)
                             : "free run: every column goes its own way (r runs)");
 }
 
+void act_live(struct app *app, const char *argument)
+{
+    (void)argument;
+    app->live = !app->live;
+    app->live_due_ms = 0;
+    app_message(app, ROLE_OK,
+                app->live ? "a changed stack runs by itself" : "a changed stack waits for r");
+}
+
 void act_setup(struct app *app, const char *argument)
 {
     (void)argument;

@@ -232,6 +232,7 @@ static void after_history(struct app *app, const char *name)
     app_log_action(app, name, NULL);
     app_log_lanes(app);
     app->shown.at_ms = 0;
+    app_stacks_changed(app);
 }
 
 void act_undo(struct app *app, const char *argument)

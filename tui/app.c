@@ -13,7 +13,7 @@
 #include "tui/actions.h"
 #include "tui/keys.h"
 
-enum { SHOWN_EVERY_MS = 250, MESSAGE_MS = 6000 };
+enum { SHOWN_EVERY_MS = 250, MESSAGE_MS = 6000, LIVE_AGAIN_MS = 20 };
 
 static const char DEFAULT_SAMPLE[] = "paris";
 /* Small enough to leave something out of the smallest sample, and with a measured speed-up. */
@@ -393,8 +393,22 @@ static void refresh_shown(struct app *app)
     app->dirty = true;
 }
 
+/* A run that goes on with what the stacks were is stopped first. */
+static void run_live(struct app *app)
+{
+    if (app->running >= 0) {
+        engine_cancel(app->engine);
+        app->live_due_ms = app->now_ms + LIVE_AGAIN_MS;
+        return;
+    }
+    app->live_due_ms = 0;
+    app_run_question(app, app->current_question);
+}
+
 void app_tick(struct app *app)
 {
+    if (app->live_due_ms && app->now_ms >= app->live_due_ms)
+        run_live(app);
     if (app->message && app->now_ms >= app->message_until_ms) {
         free(app->message);
         app->message = NULL;
@@ -412,6 +426,11 @@ int app_tick_due_ms(const struct app *app)
     if (active(app)) {
         int64_t shown = app->shown.at_ms + SHOWN_EVERY_MS - app->now_ms;
         due = due < 0 || shown < due ? shown : due;
+    }
+    if (app->live_due_ms) {
+        int64_t live = app->live_due_ms - app->now_ms;
+        live = live < 0 ? 0 : live;
+        due = due < 0 || live < due ? live : due;
     }
     return due < -1 ? 0 : due > 60000 ? 60000 : (int)due;
 }

@@ -92,6 +92,16 @@ enum { SCREEN_ANSWERS, SCREEN_HEAT, SCREEN_CONTEXT };
 
 enum { STEP_BY_ITSELF = -1 }; /* the first difference, or the answer's last step */
 
+/* The current stack tried on one step along the dense answer, before it is run. */
+struct trial {
+    struct stack stack;
+    uint64_t run; /* whose dense answer; 0: nothing was tried yet */
+    int step;
+    bool failed;                       /* it cannot be tried: the figures say nothing */
+    double recall, density, agreement; /* means over all heads of all layers */
+    double ms;                         /* from asking to knowing */
+};
+
 /* What the Heat and Context screens look at, and what the engine computes for them. */
 struct looking {
     int step; /* of the answer, or STEP_BY_ITSELF */
@@ -104,7 +114,10 @@ struct looking {
     char *search; /* owned; NULL: nothing was searched for */
     struct evidence_shelf shelf;
     uint64_t tag;              /* of the inspection that is on its way; 0: none */
+    bool trying;               /* it is of coming_trial, else of coming */
     struct evidence_id coming; /* what it brings */
+    struct trial coming_trial, trial;
+    int64_t asked_ms;
     struct evidence_id failed; /* what could not be computed: not asked for again */
     char *why;                 /* owned: the reason; NULL: none failed */
 };
@@ -149,6 +162,8 @@ struct app {
     int masker_row, param_row;
     struct scroll scroll[REQUEST_MAX_LANES];
     bool zoomed;
+    bool live;           /* a changed stack runs by itself */
+    int64_t live_due_ms; /* when it will; 0: nothing has changed */
     struct looking looking;
     uint64_t n_runs, n_inspections;
     int diff_index; /* which difference of the current lane the divergence pane shows */
@@ -246,6 +261,8 @@ void app_prompt_set(struct app *app, const char *text);
 
 /* --- The stack being edited (app_stack.c) --- */
 
+/* Stacks or columns have changed: with `live`, they are run soon. */
+void app_stacks_changed(struct app *app);
 /* Replaces the current lane's stack, logs it, and says so when it is not valid. */
 void app_edit_stack(struct app *app, const struct stack *stack);
 struct stack *app_stack(struct app *app); /* current lane's; do not write through it */
@@ -271,6 +288,8 @@ int app_n_steps(const struct app *app, int lane);
 void app_look(struct app *app);
 /* Events of an inspection, whose evidence is taken; true: e was one. */
 bool app_apply_inspection(struct app *app, struct event *e);
+/* Whether the trial is of the stack and the answer that are there now. */
+bool app_trial_is_current(const struct app *app);
 /* Ends an inspection that is on its way, so that the engine is free. */
 void app_stop_looking(struct app *app);
 /* The key that the Context screen's cursor is on. */

@@ -115,19 +115,98 @@ static bool find_wanted(const struct app *app, struct evidence_id *out)
     return false;
 }
 
-void app_look(struct app *app)
+static void ask_for_evidence(struct app *app, const struct evidence_id *wanted)
 {
     struct looking *look = &app->looking;
-    struct evidence_id wanted;
-    const struct question *q = current_question(app);
-    if (!app->engine || !app->has_model || app_needs_restart(app) || app->running >= 0 ||
-        app_busy(app) || !find_wanted(app, &wanted))
-        return;
     uint64_t tag = ++app->n_inspections;
-    if (engine_inspect(app->engine, make_inspection(q, &wanted, tag))) {
-        look->tag = tag;
-        look->coming = wanted;
-    }
+    if (!engine_inspect(app->engine, make_inspection(current_question(app), wanted, tag)))
+        return;
+    look->tag = tag;
+    look->trying = false;
+    look->coming = *wanted;
+}
+
+/* --- Trying the stack ------------------------------------------------------------------------- */
+
+/* The stack, and the dense answer that it can be tried on; false: there is none. */
+static bool find_trial(const struct app *app, struct trial *out)
+{
+    const struct question *q = current_question(app);
+    int lane = app_figures_lane(app);
+    const struct stack *stack = &app->lanes.lane[lane].stack;
+    struct error err;
+    if (!q || !q->run || !q->report || app->running >= 0 || !is_of_model(app, q) ||
+        q->context_version != app->context_version || stack_is_dense(stack) ||
+        !stack_is_dense(&q->report->request->lanes[0].stack) || !app_stack_check(app, stack, &err))
+        return false;
+    const struct report_lane *dense = report_lane(q->report, 0, 0);
+    if (!dense->done || dense->finish == FINISH_ERROR || dense->n_tokens == 0)
+        return false;
+    int last = (int)dense->n_tokens - 1, step = app->looking.step;
+    *out = (struct trial){.stack = *stack, .run = q->run};
+    out->step = step == STEP_BY_ITSELF ? (last > 0) : step > last ? last : step;
+    return true;
+}
+
+static bool same_trial(const struct trial *a, const struct trial *b)
+{
+    return a->run == b->run && a->step == b->step && stack_equal(&a->stack, &b->stack);
+}
+
+bool app_trial_is_current(const struct app *app)
+{
+    struct trial now;
+    return find_trial(app, &now) && same_trial(&now, &app->looking.trial);
+}
+
+static void ask_for_trial(struct app *app, const struct trial *wanted)
+{
+    struct looking *look = &app->looking;
+    struct evidence_id dense = {.run = wanted->run, .step = wanted->step, .layer = -1};
+    uint64_t tag = ++app->n_inspections;
+    struct inspection *i = make_inspection(current_question(app), &dense, tag);
+    i->request->lanes[0].stack = wanted->stack;
+    i->on_dense_path = true;
+    if (!engine_inspect(app->engine, i))
+        return;
+    look->tag = tag;
+    look->trying = true;
+    look->coming_trial = *wanted;
+    look->asked_ms = app->now_ms;
+}
+
+static double mean_of(const struct evidence *e, enum evidence_figure figure)
+{
+    double sum = 0;
+    int n = e->n_layers * e->n_heads;
+    for (int i = 0; i < n; i++)
+        sum += e->figures[figure][i];
+    return sum / n;
+}
+
+static void take_trial(struct app *app, const struct evidence *e)
+{
+    struct trial *t = &app->looking.trial;
+    *t = app->looking.coming_trial;
+    t->recall = mean_of(e, EVIDENCE_RECALL);
+    t->density = mean_of(e, EVIDENCE_DENSITY);
+    t->agreement = mean_of(e, EVIDENCE_AGREEMENT);
+    t->ms = (double)(app->now_ms - app->looking.asked_ms);
+}
+
+/* --- The engine's time ------------------------------------------------------------------------ */
+
+void app_look(struct app *app)
+{
+    struct evidence_id wanted;
+    struct trial trial;
+    if (!app->engine || !app->has_model || app_needs_restart(app) || app->running >= 0 ||
+        app_busy(app))
+        return;
+    if (find_wanted(app, &wanted))
+        ask_for_evidence(app, &wanted);
+    else if (find_trial(app, &trial) && !same_trial(&trial, &app->looking.trial))
+        ask_for_trial(app, &trial);
 }
 
 void app_stop_looking(struct app *app)
@@ -149,15 +228,24 @@ bool app_apply_inspection(struct app *app, struct event *e)
         return false;
     switch (e->kind) {
     case EVENT_EVIDENCE:
-        if (e->evidence.tag == look->tag) {
+        if (look->trying) {
+            take_trial(app, e->evidence.evidence);
+        } else {
             evidence_shelf_put(&look->shelf, &look->coming, e->evidence.evidence);
             e->evidence.evidence = NULL;
         }
         return true;
     case EVENT_FAILED:
-        free(look->why);
-        look->why = xstrdup(e->failed.text);
-        look->failed = look->coming;
+        if (!look->trying) {
+            free(look->why);
+            look->why = xstrdup(e->failed.text);
+        }
+        if (look->trying) {
+            look->trial = look->coming_trial;
+            look->trial.failed = true;
+        } else {
+            look->failed = look->coming;
+        }
         look->tag = 0;
         if (e->device_lost)
             app_device_lost(app, e->failed.text);

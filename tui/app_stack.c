@@ -47,12 +47,21 @@ void app_log_lanes(struct app *app)
     app->log_waiting = true;
 }
 
+enum { LIVE_AFTER_MS = 300 };
+
+void app_stacks_changed(struct app *app)
+{
+    if (app->live)
+        app->live_due_ms = app->now_ms + LIVE_AFTER_MS;
+    app->dirty = true;
+}
+
 void app_edit_stack(struct app *app, const struct stack *stack)
 {
     int lane = app->lanes.current;
     lanes_set_stack(&app->lanes, lane, stack);
     app_clamp(app);
-    app->dirty = true;
+    app_stacks_changed(app);
     session_log_stack(app->log, lane, app->lanes.lane[lane].name, stack);
     app->log_waiting = true;
 }

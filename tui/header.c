@@ -146,6 +146,8 @@ void tabs_draw(const struct app *app, struct grid *g, struct rect area)
     if (app->n_questions > 0)
         buf_printf(&notes, " Q%d/%d", app->current_question + 1, app->n_questions);
     buf_printf(&notes, " %s", app->forced ? "forced" : "free run");
+    if (app->live)
+        buf_append_str(&notes, " live");
     if (app->setup == SETUP_A)
         buf_append_str(&notes, " setup A");
     if (app->zoomed)

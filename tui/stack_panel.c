@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tui/format.h"
 #include "tui/panes.h"
@@ -60,6 +61,43 @@ static int put_list(struct grid *g, struct rect area, int x, const struct stack 
     return list.n ? x : grid_put(g, area, x, 0, ROLE_DIM, 0, "dense");
 }
 
+/* Figures of another stack or answer are marked. */
+static const char *trial_mark(const struct app *app)
+{
+    return app_trial_is_current(app) ? "" : "~";
+}
+
+static bool has_trial(const struct app *app)
+{
+    return app->looking.trial.run != 0 && !app->looking.trial.failed;
+}
+
+static void put_trial_right(const struct app *app, struct grid *g, struct rect area, int from)
+{
+    const struct trial *t = &app->looking.trial;
+    char text[64];
+    if (!has_trial(app))
+        return;
+    snprintf(text, sizeof text, "%strial: recall %.3f kept %.1f%%", trial_mark(app), t->recall,
+             100 * t->density);
+    if (from + (int)strlen(text) < area.w)
+        grid_put_right(g, area, area.w - 1, 0, ROLE_DIM, 0, text);
+}
+
+/* Two rows: what the stack would choose in one step along the dense answer. */
+static void draw_trial(const struct app *app, struct grid *g, struct rect area, int y)
+{
+    const struct trial *t = &app->looking.trial;
+    if (!has_trial(app) || y + 1 >= area.h)
+        return;
+    bool current = app_trial_is_current(app);
+    enum role role = current ? ROLE_TEXT : ROLE_DIM;
+    grid_printf(g, area, 2, y, role, 0, "%strial: recall %.3f  kept %.1f%%", trial_mark(app),
+                t->recall, 100 * t->density);
+    grid_printf(g, area, 2, y + 1, ROLE_DIM, 0, "agreement %.3f  step %d  %.0f ms", t->agreement,
+                t->step, t->ms);
+}
+
 /* "sink 4 › local 64 › … · layers 0-1: dense" on one line. */
 void stack_line_draw(const struct app *app, struct grid *g, struct rect area)
 {
@@ -80,6 +118,8 @@ void stack_line_draw(const struct app *app, struct grid *g, struct rect area)
     struct error err;
     if (!app_stack_check(app, s, &err))
         grid_put(g, area, x + 2, 0, ROLE_ERROR, 0, "not valid: F4 shows why");
+    else
+        put_trial_right(app, g, area, x + 2);
 }
 
 /* Item i in row y, number of its list. */
@@ -167,7 +207,8 @@ void stack_panel_draw(const struct app *app, struct grid *g, struct rect area)
         grid_put(g, area, 2, y, ROLE_DIM, 0,
                  area.w >= 32 ? "a add x del J/K move ␣ on/off" : "a add x del J/K ␣ on/off");
     if (y + 1 < area.h)
-        grid_put(g, area, 2, y + 1, ROLE_DIM, 0, "P presets u undo c column");
+        grid_put(g, area, 2, y + 1, ROLE_DIM, 0, "P presets c column L live");
+    draw_trial(app, g, area, y + 2);
 }
 
 /* 0..1: where the value lies between its bounds; wide ranges by their logarithm. */
