@@ -68,6 +68,7 @@ static void start_at(struct run *r, int columns, int rows, const char *const *en
         setenv("TERM", "xterm-256color", 1);
         setenv("LANG", "C.UTF-8", 1);
         setenv("XDG_STATE_HOME", state_folder, 1);
+        setenv("XDG_CONFIG_HOME", state_folder, 1);
         setenv("FAKE_LOAD_MS", "20", 1);
         unsetenv("SSH_CONNECTION");
         unsetenv("NO_COLOR");

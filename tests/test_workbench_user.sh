@@ -6,7 +6,7 @@ program=$1
 command -v tmux >/dev/null || { echo "[  SKIPPED ] tmux is not installed"; exit 0; }
 work=$(mktemp -d)
 n_servers=0
-export HOME=$work XDG_STATE_HOME=$work/state LC_ALL=C.UTF-8 LANG=C.UTF-8
+export HOME=$work XDG_STATE_HOME=$work/state XDG_CONFIG_HOME=$work/config LC_ALL=C.UTF-8 LANG=C.UTF-8
 unset TMUX NO_COLOR ATTNSCOPE_PRESETS
 mux() { tmux -L "attnscope-test-$$-$n_servers" -f /dev/null "$@" 2>>"$work/tmux.log"; }
 # A new server each time: one that is ending would take the new session with it.

@@ -45,6 +45,7 @@ enum prompt_purpose {
     PROMPT_STACK,
     PROMPT_CONTEXT,
     PROMPT_MODEL,
+    PROMPT_PICTURE,
     PROMPT_SEARCH, /* in the tokens of the Context screen */
     PROMPT_GO_TO   /* a token there */
 };
@@ -129,6 +130,8 @@ struct app {
 
     int width, height;
     bool ascii, mono;
+    bool ascii_only; /* the terminal shows no more */
+    enum theme theme;
     int64_t now_ms; /* set by the main loop before anything is handled */
     bool dirty, quit;
     bool restart; /* quit, and go on with this session in a new process */

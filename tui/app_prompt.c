@@ -51,10 +51,11 @@ static const char *completion_word(enum line_field field, int index)
 void app_prompt(struct app *app, enum prompt_purpose purpose, const char *initial)
 {
     static const enum line_field fields[] = {
-        [PROMPT_ASK] = LINE_QUESTION,  [PROMPT_EDIT_QUESTION] = LINE_QUESTION,
-        [PROMPT_VALUE] = LINE_VALUE,   [PROMPT_STACK] = LINE_STACK,
-        [PROMPT_CONTEXT] = LINE_PATH,  [PROMPT_MODEL] = LINE_PATH,
-        [PROMPT_SEARCH] = LINE_SEARCH, [PROMPT_GO_TO] = LINE_VALUE,
+        [PROMPT_ASK] = LINE_QUESTION, [PROMPT_EDIT_QUESTION] = LINE_QUESTION,
+        [PROMPT_VALUE] = LINE_VALUE,  [PROMPT_STACK] = LINE_STACK,
+        [PROMPT_CONTEXT] = LINE_PATH, [PROMPT_MODEL] = LINE_PATH,
+        [PROMPT_PICTURE] = LINE_PATH, [PROMPT_SEARCH] = LINE_SEARCH,
+        [PROMPT_GO_TO] = LINE_VALUE,
     };
     app->insert = true;
     app->purpose = purpose;
@@ -180,6 +181,9 @@ static void accept(struct app *app)
             break;
         case PROMPT_MODEL:
             app_load_model(app, start);
+            break;
+        case PROMPT_PICTURE:
+            act_picture(app, start);
             break;
         case PROMPT_SEARCH:
             act_search(app, start);

@@ -26,10 +26,8 @@
 enum { HISTORY_MAX_LINES = 1000 };
 
 static const char *const HISTORY_NAMES[LINE_FIELDS] = {
-    [LINE_QUESTION] = "history-questions",
-    [LINE_VALUE] = "history-values",
-    [LINE_STACK] = "history-stacks",
-    [LINE_PATH] = "history-paths",
+    [LINE_QUESTION] = "history-questions", [LINE_VALUE] = "history-values",
+    [LINE_STACK] = "history-stacks",       [LINE_PATH] = "history-paths",
     [LINE_SEARCH] = "history-searches",
 };
 

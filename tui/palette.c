@@ -122,6 +122,29 @@ static void add_models(struct palette *p)
     add_row(p, "other…", "", "type the path of a model folder", "", NULL);
 }
 
+static void add_switch(struct palette *p, const char *action, bool on)
+{
+    const struct action *a = action_find(action);
+    add_row(p, a->title, on ? "on" : "off", a->help, action, NULL);
+}
+
+static void add_settings(const struct app *app, struct palette *p)
+{
+    for (int i = 0; theme_names[i]; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "Theme %s", theme_names[i]);
+        add_row(p, name, (int)app->theme == i ? "on" : "", "Colours of this theme.", "theme",
+                theme_names[i]);
+    }
+    add_switch(p, "ascii", app->ascii);
+    add_switch(p, "live", app->live);
+    add_switch(p, "forced", app->forced);
+    add_switch(p, "setup", app->setup == SETUP_A);
+    add_switch(p, "zoom", app->zoomed);
+    add_row(p, "Write settings", "", "Keeps theme, ASCII and live for the next start.",
+            "settings-write", NULL);
+}
+
 static int compare_matches(const void *a, const void *b, void *context)
 {
     const struct palette *p = context;
@@ -179,6 +202,9 @@ void palette_open(struct app *app, enum palette_kind kind)
         break;
     case PALETTE_STACKS:
         add_presets(p, preset_list_stacks(), "preset");
+        break;
+    case PALETTE_SETTINGS:
+        add_settings(app, p);
         break;
     case PALETTE_SAMPLES:
         add_presets(p, preset_list_samples(), "sample");
@@ -316,6 +342,7 @@ static const char *const TITLES[] = {
     [PALETTE_STACKS] = "Stack for this column",
     [PALETTE_SAMPLES] = "Sample contexts",
     [PALETTE_MODELS] = "Pick a model",
+    [PALETTE_SETTINGS] = "Settings",
 };
 
 /* Columns for the names and the labels of all rows, so that typing moves nothing. */

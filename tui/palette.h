@@ -17,7 +17,8 @@ enum palette_kind {
     PALETTE_MASKERS, /* to add */
     PALETTE_STACKS,  /* for the current column */
     PALETTE_SAMPLES,
-    PALETTE_MODELS
+    PALETTE_MODELS,
+    PALETTE_SETTINGS
 };
 
 struct palette_row {

@@ -17,6 +17,7 @@ static const char *label_of(enum prompt_purpose purpose)
         [PROMPT_STACK] = "stack> ",
         [PROMPT_CONTEXT] = "context file> ",
         [PROMPT_MODEL] = "model folder> ",
+        [PROMPT_PICTURE] = "picture file> ",
         [PROMPT_SEARCH] = "search> ",
         [PROMPT_GO_TO] = "token> ",
     };
@@ -32,6 +33,7 @@ static const char *hint_of(enum prompt_purpose purpose)
         return "Enter set  Tab completes  Esc";
     case PROMPT_CONTEXT:
     case PROMPT_MODEL:
+    case PROMPT_PICTURE:
         return "Enter load  Tab completes  Esc";
     case PROMPT_SEARCH:
     case PROMPT_GO_TO:

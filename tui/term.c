@@ -20,6 +20,7 @@ static struct {
     SCREEN *screen;
     bool open, suspended, ascii, repaint;
     enum color_mode color;
+    enum theme theme; /* of looks */
     struct look looks[ROLE_COUNT];
     struct grid shown; /* the last frame */
     int saved_stderr;
@@ -85,10 +86,11 @@ static enum color_mode choose_color(enum color_mode wanted)
     return COLOR_256;
 }
 
-static void init_looks(bool light)
+static void init_looks(enum theme theme)
 {
+    term.theme = theme;
     for (int i = 0; i < ROLE_COUNT; i++) {
-        struct look look = theme_look((enum role)i, term.color, light);
+        struct look look = theme_look((enum role)i, term.color, theme);
         if (COLORS < 16 && look.fg >= 8) { /* bright colours of 8: the plain one */
             look.attrs |= look.fg == 8 ? 0 : ATTR_BOLD;
             look.fg = look.fg == 8 ? -1 : (short)(look.fg - 8);
@@ -135,9 +137,9 @@ bool term_open(const struct term_options *options, struct error *err)
     nonl();
     typeahead(-1); /* a frame is never abandoned halfway */
     curs_set(0);
-    term.ascii = options->ascii || strcmp(nl_langinfo(CODESET), "UTF-8") != 0;
+    term.ascii = strcmp(nl_langinfo(CODESET), "UTF-8") != 0;
     term.color = choose_color(options->color);
-    init_looks(theme_is_light());
+    init_looks(options->theme);
     strcpy(term.restore, PASTE_OFF);
     append_capability("sgr0");
     append_capability("cnorm");
@@ -184,7 +186,15 @@ bool term_is_ascii(void)
 
 bool term_is_mono(void)
 {
-    return term.color == COLOR_NEVER;
+    return term.color == COLOR_NEVER || term.theme == THEME_MONO;
+}
+
+void term_set_theme(enum theme theme)
+{
+    if (theme == term.theme)
+        return;
+    init_looks(theme);
+    term.repaint = true;
 }
 
 int term_width(void)

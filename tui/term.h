@@ -12,8 +12,8 @@
 #include "tui/theme.h"
 
 struct term_options {
-    bool ascii;
     enum color_mode color;
+    enum theme theme;
     const char *stderr_log; /* where stderr goes meanwhile; NULL: it stays */
 };
 
@@ -26,6 +26,7 @@ void term_emergency(void);
 
 /* True where only ASCII can be shown. */
 bool term_is_ascii(void);
+void term_set_theme(enum theme theme);
 /* True where roles have no colours: differences then need marks of their own. */
 bool term_is_mono(void);
 int term_width(void);

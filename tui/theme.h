@@ -4,10 +4,16 @@
 #define ATTNSCOPE_TUI_THEME_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "tui/role.h"
 
 enum color_mode { COLOR_AUTO, COLOR_NEVER, COLOR_16, COLOR_256 };
+
+/* Colour-blind takes the colours of Okabe and Ito, which differ for every kind of sight. */
+enum theme { THEME_DARK, THEME_LIGHT, THEME_COLOR_BLIND, THEME_MONO, N_THEMES };
+/* "dark", "light", "colour-blind", "mono", then NULL. */
+extern const char *const theme_names[];
 
 struct look {
     short fg, bg; /* -1: the terminal's own */
@@ -16,8 +22,10 @@ struct look {
 };
 
 /* mode is not COLOR_AUTO. */
-struct look theme_look(enum role role, enum color_mode mode, bool light);
-/* COLORFGBG says whether the background is light; unset: dark. */
-bool theme_is_light(void);
+struct look theme_look(enum role role, enum color_mode mode, enum theme theme);
+/* The theme for the terminal's background, as COLORFGBG says; unset: dark. */
+enum theme theme_by_background(void);
+/* 0xRRGGBB of an index of the 256-colour palette, as xterm has it. */
+uint32_t theme_rgb(short index);
 
 #endif

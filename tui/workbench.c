@@ -18,6 +18,7 @@
 #include "tui/editor.h"
 #include "tui/keys.h"
 #include "tui/panes.h"
+#include "tui/settings.h"
 #include "tui/signals.h"
 #include "tui/term.h"
 
@@ -63,6 +64,8 @@ static void draw(struct loop *l)
     struct app *app = &l->app;
     app->width = term_width();
     app->height = term_height();
+    term_set_theme(app->theme);
+    app->mono = term_is_mono();
     app_before_frame(app);
     screen_render(app, &l->frame);
     app->dirty = l->typed = false;
@@ -274,8 +277,8 @@ static char *make_state_folder(void)
 static void start(struct loop *l)
 {
     struct app *app = &l->app;
-    app->ascii = term_is_ascii();
-    app->mono = term_is_mono();
+    app->ascii_only = term_is_ascii();
+    app->ascii = app->ascii || app->ascii_only;
     app->now_ms = now_ms();
     app->width = term_width();
     app->height = term_height();
@@ -340,6 +343,15 @@ static int restart(struct loop *l)
     return EXIT_CODE_RUNTIME;
 }
 
+static enum theme theme_of(const struct workbench_options *options, const struct settings *settings)
+{
+    for (int i = 0; options->theme && theme_names[i]; i++)
+        if (!strcmp(theme_names[i], options->theme))
+            return (enum theme)i;
+    return settings->theme == THEME_BY_BACKGROUND ? theme_by_background()
+                                                  : (enum theme)settings->theme;
+}
+
 int workbench_run(const struct workbench_options *options)
 {
     struct error err;
@@ -350,8 +362,12 @@ int workbench_run(const struct workbench_options *options)
     app->state_folder = make_state_folder();
     term_set_locale();
     char *log = app->state_folder ? path_join(app->state_folder, "stderr.log") : NULL;
-    struct term_options term = {
-        .ascii = options->ascii, .color = options->color, .stderr_log = log};
+    struct settings settings;
+    struct buf notice = {0};
+    settings_read(&settings, &notice);
+    app->theme = theme_of(options, &settings);
+    app->live = settings.live;
+    struct term_options term = {.color = options->color, .theme = app->theme, .stderr_log = log};
     l->signal_fd = signals_open();
     if (l->signal_fd < 0 || !term_open(&term, &err)) {
         if (l->signal_fd < 0)
@@ -363,7 +379,10 @@ int workbench_run(const struct workbench_options *options)
     fatal_loop = l;
     fatal_set_hook(on_fatal);
     signals_on_crash(term_emergency);
+    app->ascii = options->ascii || settings.ascii;
     start(l);
+    if (notice.len > 0)
+        app_message(app, ROLE_WARN, "%s", notice.data);
     while (!app->quit)
         turn(l);
     if (app->restart && app->exit_code == EXIT_CODE_OK) /* a signal goes before */
@@ -377,6 +396,7 @@ out:
     app_free(app);
     grid_free(&l->frame);
     key_decoder_free(&l->keys);
+    buf_free(&notice);
     free(log);
     free(l);
     return code;

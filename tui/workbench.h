@@ -41,6 +41,7 @@ struct workbench_options {
     const char *const *restart_args; /* for it: options of `resume`; NULL-terminated, NULL: none */
     bool ascii;                      /* only ASCII, also where the locale has more */
     enum color_mode color;
+    const char *theme; /* a name of theme_names; NULL: as the settings say */
 };
 
 /* Runs until the person leaves or a signal ends it; returns the exit code.  Where there is no

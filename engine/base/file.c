@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -83,6 +84,51 @@ bool file_pread(int fd, void *to, size_t n, uint64_t offset, const char *path, s
         offset += (uint64_t)got;
     }
     return true;
+}
+
+static bool write_all(int fd, const char *text, size_t n)
+{
+    while (n > 0) {
+        ssize_t done = write(fd, text, n);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return false;
+        text += done;
+        n -= (size_t)done;
+    }
+    return fsync(fd) == 0;
+}
+
+/* A link, unlike a rename, does not replace what is there. */
+static bool put_in_place(const char *temporary, const char *path, bool replace)
+{
+    return replace ? rename(temporary, path) == 0
+                   : link(temporary, path) == 0 && unlink(temporary) == 0;
+}
+
+bool file_write(const char *path, const char *text, size_t n, bool replace, struct error *err)
+{
+    struct buf temporary = {0};
+    buf_printf(&temporary, "%s.%ld.tmp", path, (long)getpid());
+    int fd = open(temporary.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    bool ok = fd >= 0 && write_all(fd, text, n);
+    int reason = errno;
+    if (fd >= 0 && close(fd) != 0 && ok) {
+        ok = false;
+        reason = errno;
+    }
+    if (ok && !put_in_place(temporary.data, path, replace)) {
+        ok = false;
+        reason = errno;
+    }
+    if (!ok && fd >= 0)
+        unlink(temporary.data);
+    buf_free(&temporary);
+    if (!ok && reason == EEXIST && fd >= 0)
+        return fail_code(err, EXIT_CODE_USAGE, "%s is there already; give another name", path);
+    return ok || fail_code(err, EXIT_CODE_RUNTIME, "%s: could not be written: %s", path,
+                           strerror(reason));
 }
 
 bool file_exists(const char *path)

@@ -1,4 +1,4 @@
-/* Reading whole files safely, and a few path helpers. */
+/* Reading and writing whole files safely, and a few path helpers. */
 #ifndef ATTNSCOPE_ENGINE_BASE_FILE_H
 #define ATTNSCOPE_ENGINE_BASE_FILE_H
 
@@ -20,6 +20,10 @@ bool file_read_fd(struct buf *out, int fd, const char *name, uint64_t max_bytes,
 
 /* Reads exactly n bytes at offset; a short file is an error that names path. */
 bool file_pread(int fd, void *to, size_t n, uint64_t offset, const char *path, struct error *err);
+
+/* Writes all of it or leaves path as it was: a temporary file beside it, flushed to the disk, takes
+ * its place.  Without replace a file that is there is an error. */
+bool file_write(const char *path, const char *text, size_t n, bool replace, struct error *err);
 
 bool file_exists(const char *path);
 bool file_is_folder(const char *path);

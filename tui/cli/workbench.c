@@ -16,6 +16,7 @@ struct args {
     struct request_args request;
     bool ascii, auto_restart;
     int color;
+    const char *theme;
     char **restart_args; /* what a restart gives to `resume`: "--threads=2"; NULL-terminated */
     size_t n_restart_args, restart_capacity;
 };
@@ -55,6 +56,9 @@ static bool handle(void *user, const char *name, const char *value, struct error
         a->ascii = true;
     } else if (strcmp(name, "auto-restart") == 0) {
         a->auto_restart = true;
+    } else if (strcmp(name, "theme") == 0) {
+        ok = cli_choice(name, value, theme_names, &choice, err);
+        a->theme = ok ? theme_names[choice] : NULL;
     } else if (strcmp(name, "color") == 0) {
         ok = cli_choice(name, value, colors, &choice, err);
         a->color = modes[choice];
@@ -102,6 +106,7 @@ static bool start(struct args *a, struct session *session, int *code, struct err
         .restart_args = (const char *const *)a->restart_args,
         .ascii = a->ascii,
         .color = (enum color_mode)a->color,
+        .theme = a->theme,
     };
     *code = workbench_run(&options);
     free(folder);
@@ -171,6 +176,7 @@ static int run_resume(int argc, char **argv)
 #define SCREEN_OPTIONS                                                                             \
     {"auto-restart", NULL, "if the GPU fails, restart on the same session without asking"},        \
         {"ascii", NULL, "only ASCII on the screen"},                                               \
+        {"theme", "dark|light|colour-blind|mono", "colours (default: as the settings say)"},       \
     {                                                                                              \
         "color", "auto|never|16|256", "colours (auto: what the terminal has; NO_COLOR: none)"      \
     }

@@ -83,8 +83,7 @@ static void draw_cell(const struct map *m, struct grid *g, struct rect area, int
     char text[MAX_CELL_WIDTH + 1] = {0};
     for (int i = 0; i < w; i++)
         text[i] = i + 1 < w || w == 1 ? RAMP[step] : ' ';
-    grid_put(g, area, x, y, (enum role)(ROLE_HEAT + step), here ? ATTR_REVERSE | ATTR_BOLD : 0,
-             text);
+    grid_put(g, area, x, y, here ? ROLE_ACCENT : (enum role)(ROLE_HEAT + step), 0, text);
     if (here && (m->app->ascii || m->app->mono))
         grid_put(g, area, x, y, ROLE_TITLE, ATTR_REVERSE, w > 1 ? ">" : "X");
 }
