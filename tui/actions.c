@@ -784,6 +784,19 @@ const struct action actions[] = {
     {0},
 };
 
+const struct action_place action_place_list[] = {
+    {IN_ALL, "Everywhere"},
+    {IN_PANE(PANE_ANSWERS), "Answers"},
+    {IN_HEAT, "Heat"},
+    {IN_CONTEXT, "Context"},
+    {IN_PANE(PANE_STACK), "Stack"},
+    {IN_PANE(PANE_PARAMS), "Parameters"},
+    {IN_PANE(PANE_QUESTIONS), "Questions"},
+    {IN_PANE(PANE_LANES), "Columns"},
+    {IN_NEED, "After the GPU has failed"},
+    {0, NULL},
+};
+
 const struct action *action_find(const char *name)
 {
     for (const struct action *a = actions; a->name; a++)

@@ -18,6 +18,13 @@ enum { ACTION_MAX_KEYS = 3 };
 #define IN_HEAT (1u << 9)
 #define IN_CONTEXT (1u << 10)
 
+/* Places by name, for documents; title NULL ends the list. */
+struct action_place {
+    unsigned panes;
+    const char *title;
+};
+extern const struct action_place action_place_list[];
+
 struct action {
     const char *name; /* "stack-add": palette, "/stack-add" in the prompt, session log */
     unsigned panes;

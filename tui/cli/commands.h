@@ -13,6 +13,8 @@ extern const struct cli_command command_calibrate;
 extern const struct cli_command command_doctor;
 extern const struct cli_command command_bench;
 extern const struct cli_command command_debug;
+extern const struct cli_command command_completion;
+extern const struct cli_command command_manual;
 
 extern const struct cli_command *const commands[];
 

@@ -7,9 +7,17 @@
 #include "tui/cli/commands.h"
 
 const struct cli_command *const commands[] = {
-    &command_ask,    &command_resume,    &command_models,
-    &command_stacks, &command_calibrate, &command_doctor,
-    &command_bench,  &command_debug,     NULL,
+    &command_ask,
+    &command_resume,
+    &command_models,
+    &command_stacks,
+    &command_calibrate,
+    &command_doctor,
+    &command_bench,
+    &command_debug,
+    &command_completion,
+    &command_manual,
+    NULL,
 };
 
 static void show_usage(FILE *to)
@@ -20,9 +28,9 @@ static void show_usage(FILE *to)
           to);
     for (const struct cli_command *const *c = commands; *c; c++)
         fprintf(to, "  attnscope %-21s %s\n", (*c)->name, (*c)->summary);
-    fputs("\nEach command has --help.  Exit codes: 0 ok, 1 run-time error, 2 usage, 3 assertion "
-          "failed,\n4 model or file invalid, 5 no device or out of memory, 128+n signal n.\n",
-          to);
+    fputs("\nEach command has --help.  Exit codes:\n", to);
+    for (const struct cli_exit_code *c = cli_exit_codes; c->text; c++)
+        fprintf(to, "  %-6s %s\n", c->number, c->text);
 }
 
 int main(int argc, char **argv)

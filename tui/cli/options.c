@@ -15,6 +15,17 @@
 
 enum { MAX_OPTIONS = 48 };
 
+const struct cli_exit_code cli_exit_codes[] = {
+    {"0", "ok"},
+    {"1", "something went wrong while running"},
+    {"2", "the command line is wrong"},
+    {"3", "an --assert expression does not hold"},
+    {"4", "a model or file is invalid or not supported"},
+    {"5", "no device, or out of memory"},
+    {"128+n", "ended by signal n"},
+    {NULL, NULL},
+};
+
 static void show_help(const struct cli_command *command)
 {
     printf("attnscope %s %s\n  %s\n", command->name, command->usage, command->summary);

@@ -37,6 +37,12 @@ typedef bool cli_handler(void *user, const char *name, const char *value, struct
 bool cli_parse(const struct cli_command *command, int argc, char **argv, cli_handler *handle,
                void *user, int *code);
 
+/* What the program's exit codes mean; text NULL ends the table. */
+struct cli_exit_code {
+    const char *number, *text;
+};
+extern const struct cli_exit_code cli_exit_codes[];
+
 /* Options that several commands share: backend, threads, kv, isa.  CLI_ENGINE_OPTIONS goes into a
  * command's table; cli_engine_option returns true if it took the option (err->text set: wrong). */
 #define CLI_ENGINE_OPTIONS                                                                         \
